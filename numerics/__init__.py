@@ -1,0 +1,7 @@
+"""Float64 Torch simulation of token dynamics: batches of systems, an adaptive integrator, observables."""
+
+from numerics.errors import InputError
+from numerics.integrate import Outcome, Solution, integrate
+from numerics.system import AttentionSystem
+
+__all__ = ["AttentionSystem", "InputError", "Outcome", "Solution", "integrate"]

@@ -1,0 +1,284 @@
+import math
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+
+from numerics import AttentionSystem, InputError, Outcome, integrate
+from numerics.families import random_form, random_tokens, random_value_with_left_eigenvector
+from numerics.observables import hyperplane, norms
+
+f64 = partial(torch.tensor, dtype=torch.float64)
+
+
+def times(*values):
+    return f64(values)
+
+
+def gaussian(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def close(actual, expected, tolerance):
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def outcomes(solution):
+    return [Outcome(code).name for code in solution.outcome.tolist()]
+
+
+# Closed forms
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 4))
+def test_equal_tokens_follow_the_linear_flow(seed, n, d):
+    """n = 1, or all tokens equal: x(t) = e^{Vt} x(0), whatever W (T6)."""
+    W, V = gaussian(2, 3, d, d, seed=seed)
+    start = gaussian(3, 1, d, seed=seed + 1).repeat(1, n, 1)
+    t = times(0.0, 0.3, 1.0, 1.5)
+    solution = integrate(AttentionSystem(W, V), start, t)
+    exact = torch.einsum("btac,bnc->btna", torch.linalg.matrix_exp(V[:, None] * t[:, None, None]), start)
+    assert (solution.outcome == Outcome.REACHED).all()
+    close(solution.states, exact, 2e-6)
+    assert torch.equal(solution.states, solution.states[:, :, :1].expand_as(solution.states))
+
+
+def test_without_scores_the_mean_obeys_the_linear_flow():
+    """W = 0: ẋ_i = V x̄ for all i, so x_i(t) = x_i(0) + (e^{Vt} − I) x̄(0)."""
+    V, start = gaussian(4, 3, 3, seed=1), gaussian(4, 5, 3, seed=2)
+    t = times(0.0, 0.7, 2.0)
+    solution = integrate(AttentionSystem(torch.zeros_like(V), V), start, t)
+    mean = start.mean(1, keepdim=True)
+    moved = (
+        torch.einsum("btac,bnc->btna", torch.linalg.matrix_exp(V[:, None] * t[:, None, None]), mean)
+        - mean[:, None]
+    )
+    close(solution.states, start[:, None] + moved, 1e-6)
+
+
+def test_one_side_of_a_hyperplane():
+    """T17: e^{λt} min z ≤ z_i(t) ≤ e^{λt} max z for any W; the slack is the tolerance."""
+    g = torch.Generator().manual_seed(3)
+    V, ell = random_value_with_left_eigenvector(6, 3, torch.linspace(0.2, 1.0, 6, dtype=torch.float64), g)
+    x = random_tokens(6, 4, 3, 1.0, g)
+    x = x * hyperplane(x, ell).sign()[..., None]
+    t = torch.linspace(0, 4, 9, dtype=torch.float64)
+    solution = integrate(AttentionSystem(gaussian(6, 3, 3, seed=4), V), x, t)
+    z = torch.einsum("btnd,bd->btn", solution.states, ell)
+    rate = (ell[:, None] @ V @ ell[:, :, None])[:, :, 0]
+    scaled = z * torch.exp(-rate * t)[..., None]
+    slack = 1e-6 * norms(solution.states.flatten(0, 1)).amax(-1).view(6, 9, 1)
+    assert (scaled >= scaled[:, :1].amin(-1, keepdim=True) - slack).all()
+    assert (scaled <= scaled[:, :1].amax(-1, keepdim=True) + slack).all()
+
+
+def test_open_counterexample_of_theory_r1_reaches_1e8():
+    W, V = times(1, -2, 2, 1).view(1, 2, 2), -times(7, 1, -1, 7).view(1, 2, 2) / 10
+    solution = integrate(AttentionSystem(W, V), times(4, 0, -2, 3, -2, -3).view(1, 3, 2), times(0, 40))
+    assert norms(solution.states[:, -1]).max() > 1e8
+
+
+def test_negative_response_and_score_keep_a_gap():
+    """T10: d = 1, W = A = −1, V = 1, tokens 1 and 2: the gap tends to 0.907."""
+    one = torch.ones(1, 1, 1).double()
+    solution = integrate(AttentionSystem(-one, one), times(1, 2).view(1, 2, 1), times(0, 8))
+    assert solution.states[0, -1].diff(dim=0).item() == pytest.approx(0.907, abs=5e-4)
+
+
+# Against an independent integrator
+
+
+@pytest.mark.parametrize("n", range(1, 7))
+def test_agrees_with_scipy(n):
+    """Ten systems for each n, Gaussian W and V, d = 1…4, against DOP853 at rtol 1e-12, atol 1e-14.
+
+    Each of some hundred steps may err by 1e-10 of the largest coordinate, and the flow carries that along:
+    an error may grow by e^{‖Df‖t}, while the solution it is measured against grows with it. Agreement to 1e-7
+    leaves a factor of ten for what the flow adds.
+    """
+    t = times(0.0, 0.4, 1.0, 1.5)
+    for seed in range(10):
+        d = 1 + seed % 4
+        W, V = gaussian(2, 1, d, d, seed=100 * n + seed)
+        system, start = AttentionSystem(W, V), gaussian(1, n, d, seed=7000 + 100 * n + seed)
+        solution = integrate(system, start, t, rtol=1e-10, atol=1e-12)
+
+        w, v = W[0].numpy(), V[0].numpy()
+
+        def velocity(_, y, w=w, v=v, shape=(n, d)):
+            x = y.reshape(shape)
+            s = x @ w @ x.T
+            p = np.exp(s - s.max(1, keepdims=True))
+            return (p / p.sum(1, keepdims=True) @ x @ v.T).ravel()
+
+        reference = solve_ivp(
+            velocity, (0, 1.5), start.numpy().ravel(), "DOP853", t.numpy(), rtol=1e-12, atol=1e-14
+        ).y.T.reshape(len(t), n, d)
+        assert np.abs(solution.states[0].numpy() - reference).max() <= 1e-7 * (1 + np.abs(reference).max())
+
+
+def test_error_follows_the_tolerance():
+    system = AttentionSystem(*gaussian(2, 8, 3, 3, seed=11))
+    start = gaussian(8, 4, 3, seed=12)
+    best = integrate(system, start, times(0, 1), rtol=1e-13, atol=1e-14).states[:, 1]
+    errors, steps = [], []
+    for rtol in (1e-4, 1e-6, 1e-8, 1e-10):
+        solution = integrate(system, start, times(0, 1), rtol=rtol, atol=rtol / 100)
+        errors.append((solution.states[:, 1] - best).abs().max().item())
+        steps.append(solution.steps.sum().item())
+    assert all(later < earlier / 10 for earlier, later in pairwise(errors))
+    assert steps == sorted(steps)
+
+
+def test_more_output_times_change_the_answer_within_tolerance_only():
+    system, start = AttentionSystem(*gaussian(2, 5, 3, 3, seed=21)), gaussian(5, 4, 3, seed=22)
+    few = integrate(system, start, times(2.0, 3.5))
+    many = integrate(system, start, torch.linspace(2.0, 3.5, 61, dtype=torch.float64))
+    close(many.states[:, -1], few.states[:, -1], 1e-5)
+    assert torch.equal(many.states[:, 0], start)
+    assert (many.last_time == 3.5).all()
+    shifted = integrate(system, start, times(0.0, 1.5))
+    close(shifted.states, few.states, 1e-6)
+
+
+# Outcomes
+
+
+def mixed_batch():
+    """Ordinary, NaN weight, diverging, NaN start, stiff, starting beyond escape, overflowing velocity."""
+    eye = torch.eye(2).double()
+    V = torch.stack([-eye, eye * torch.nan, 40 * eye, -eye, -1e5 * eye, eye, eye * 1e300])
+    W = torch.stack([eye] * 7)
+    x = gaussian(7, 3, 2, seed=31)
+    x[3, 0, 0] = torch.nan
+    x[4] = torch.tensor([[300.0, 0.1], [299.0, 80.0], [-250.0, 30.0]])
+    x[5] *= 1e150
+    x[6] *= 1e20
+    return AttentionSystem(W, V), x
+
+
+def test_each_row_has_its_own_outcome():
+    system, x = mixed_batch()
+    solution = integrate(system, x, times(0, 1, 2, 30), max_steps=5000)
+    assert outcomes(solution) == ["REACHED", "INVALID", "ESCAPED", "INVALID", "STALLED", "ESCAPED", "INVALID"]
+    assert solution.states[0].isfinite().all()
+    assert solution.states[[1, 3, 6]].isnan().all()
+    assert torch.equal(solution.states[5, 0], x[5])
+    assert solution.states[5, 1:].isnan().all()
+    assert solution.steps.tolist()[4] == 5000
+    assert (solution.steps[[1, 3, 5, 6]] == 0).all()
+    assert (solution.last_time[[1, 3, 5, 6]] == 0).all()
+    # escaping: e^{40 t} passes 1e100 near t = 100 log(10)/40
+    assert solution.last_time[2].item() == pytest.approx(100 * math.log(10) / 40, rel=0.05)
+    reached = solution.times[None] <= solution.last_time[:, None]
+    reached[[1, 3, 6]] = False
+    assert torch.equal(solution.states.isfinite().all((2, 3)), reached)
+
+
+def test_explain_names_rows_and_what_to_do():
+    system, x = mixed_batch()
+    text = integrate(system, x, times(0, 30), max_steps=5000).explain()
+    assert "REACHED 1 of 7 (rows 0)" in text
+    assert "STALLED 1 of 7 (rows 4)" in text
+    assert "raise max_steps" in text
+    assert "INVALID 3 of 7 (rows 1, 3, 6)" in text
+    assert "not a proof of divergence" in text
+
+
+def test_step_below_rounding_is_a_stall():
+    """At t = 1e12 the clock ticks in 1e-4, far above the step that V = −1e7 needs."""
+    V = f64([[[-1e7]]])
+    solution = integrate(AttentionSystem(torch.zeros_like(V), V), V, times(1e12, 1e12 + 1e4))
+    assert outcomes(solution) == ["STALLED"]
+
+
+def test_zero_start_and_empty_batch():
+    system = AttentionSystem(*gaussian(2, 1, 2, 2, seed=41))
+    solution = integrate(system, torch.zeros(1, 3, 2).double(), times(0, 5))
+    assert torch.equal(solution.states, torch.zeros(1, 2, 3, 2).double())
+    empty = integrate(system.rows([]), torch.zeros(0, 3, 2).double(), times(0, 5))
+    assert empty.states.shape == (0, 2, 3, 2)
+
+
+def test_a_small_absolute_tolerance_follows_decay():
+    system = AttentionSystem(torch.zeros(1, 1, 1).double(), f64([[[-1.0]]]))
+    solution = integrate(system, f64([[[1.0]]]), times(0, 60), atol=1e-40)
+    assert solution.states[0, -1, 0, 0].item() == pytest.approx(math.exp(-60), rel=1e-5)
+
+
+# Batch mates
+
+
+@pytest.mark.parametrize("function", [torch.exp, torch.log])
+def test_exp_and_log_do_not_depend_on_where_a_number_lies(function):
+    """The platform's part of the promise below."""
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    expected = function(values)
+    assert torch.equal(torch.stack([function(v) for v in values]), expected)
+    for start in range(40):
+        assert torch.equal(function(values[start : start + 37]), expected[start : start + 37])
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (3, 2), (7, 5)])
+def test_answers_do_not_depend_on_batch_mates_to_the_last_bit(n, d):
+    g = torch.Generator().manual_seed(50 + n)
+    W = random_form(37, d, positive=d, generator=g)
+    A = random_form(37, d, positive=torch.arange(37) % (d + 1), generator=g)
+    system = AttentionSystem.from_response(W, A)
+    x = random_tokens(37, n, d, torch.linspace(0.1, 3.0, 37), g)
+    system.score[4] = torch.nan
+    system.value[9] *= 300  # overflows or is stiff
+    x[14] *= 200  # stiff or fast
+    x[20] = torch.inf
+    options = {"times": torch.linspace(0, 2, 7, dtype=torch.float64), "max_steps": 150, "escape": 1e30}
+    together = integrate(system, x, **options)
+    assert {"REACHED", "INVALID"} <= set(outcomes(together))
+    for rows in ([0], [5], [36], [9, 14], [3, 4, 20, 11], list(range(36, 0, -2)), list(range(10, 27))):
+        alone = integrate(system.rows(rows), x[rows], **options)
+        for name in ("states", "outcome", "steps", "last_time"):
+            expected, actual = getattr(together, name)[rows], getattr(alone, name)
+            assert torch.equal(actual.nan_to_num(9e99), expected.nan_to_num(9e99)), (rows, name)
+
+
+# Bad arguments
+
+ONE = AttentionSystem(torch.eye(2).double()[None], torch.eye(2).double()[None])
+GOOD = {"system": ONE, "x0": torch.ones(1, 3, 2).double(), "times": times(0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("argument", "change"),
+    [
+        ("system", {"system": None}),
+        ("x0", {"x0": torch.ones(3, 2).double()}),
+        ("x0", {"x0": torch.ones(1, 0, 2).double()}),
+        ("x0", {"x0": torch.ones(1, 3, 2)}),
+        ("times", {"times": [0.0, 1.0]}),
+        ("times", {"times": torch.arange(3)}),
+        ("times", {"times": times(0.0)}),
+        ("times", {"times": times(0.0, 0.0)}),
+        ("times", {"times": times(1.0, 0.0)}),
+        ("times", {"times": times(0.0, math.inf)}),
+        ("times", {"times": times(0.0, math.nan)}),
+        ("times", {"times": times(0, 1)[None]}),
+        ("rtol", {"rtol": 0.0}),
+        ("rtol", {"rtol": 1e-17}),
+        ("rtol", {"rtol": math.nan}),
+        ("atol", {"atol": -1e-9}),
+        ("atol", {"atol": 0.0}),
+        ("atol", {"atol": math.nan}),
+        ("max_steps", {"max_steps": 0}),
+        ("escape", {"escape": 0.0}),
+        ("escape", {"escape": math.nan}),
+    ],
+)
+def test_bad_arguments(argument, change):
+    with pytest.raises(InputError) as error:
+        integrate(**{**GOOD, **change})
+    assert error.value.argument == argument

@@ -1,0 +1,1 @@
+"""Exact half: statements, derivations and certified verdicts (SymPy and Arb)."""

@@ -1,0 +1,108 @@
+"""Sign of a symmetric matrix, by LDLᵀ over the rationals or over Arb balls.
+
+Eigenvalues are never used as proof: floats propose a shift or a witness, the factorisation or the
+witness's quadratic form proves it. Sylvester's law of inertia makes the signs of the pivots the signs of
+the eigenvalues (Golub & Van Loan, Matrix Computations, §4.4).
+"""
+
+from dataclasses import dataclass
+
+from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
+
+from theory.proposals import smallest_pencil_eigenpair
+from theory.verdict import Grade, Verdict, fails, holds, undecided
+from theory.weights import identity
+
+EXACT_SIZE = 24  # above this size the pivots' rationals grow too long, and balls take over
+BALL_PRECISIONS = (192, 768)  # bits
+_SLACK = fmpq(1, 2**30)  # how far below the proposed eigenvalue the proof is attempted
+
+
+@dataclass(frozen=True)
+class Inertia:
+    """Numbers of positive, negative and zero eigenvalues."""
+
+    positive: int
+    negative: int
+    zero: int
+
+
+def inertia(matrix: fmpq_mat) -> tuple[Inertia, Grade] | None:
+    """Inertia of a symmetric rational matrix, or None where the balls stay too wide to tell."""
+    if matrix.nrows() <= EXACT_SIZE:
+        found = _ldl(matrix)
+        return (found, Grade.EXACT) if found else None
+    for precision in BALL_PRECISIONS:
+        with ctx.workprec(precision):
+            found = _ldl(arb_mat(matrix))
+        if found:
+            return found, Grade.INTERVAL
+    return None
+
+
+def _ldl(matrix: fmpq_mat | arb_mat) -> Inertia | None:
+    """Pivot signs of a diagonally pivoted LDLᵀ with 1×1 and 2×2 blocks; None if a sign stays open."""
+    left, positive, negative = list(range(matrix.nrows())), 0, 0
+    while left:
+        block = _pivot(matrix, left)
+        if block is None:
+            rest_is_zero = all(matrix[i, j] == 0 for i in left for j in left)
+            return Inertia(positive, negative, len(left)) if rest_is_zero else None
+        signs = [1, -1] if len(block) == 2 else [1 if matrix[block[0], block[0]] > 0 else -1]
+        positive, negative = positive + signs.count(1), negative + signs.count(-1)
+        left = [i for i in left if i not in block]
+        columns = type(matrix)(matrix.nrows(), len(block), [matrix[i, j] for i in range(matrix.nrows()) for j in block])
+        pivot = type(matrix)(len(block), len(block), [matrix[i, j] for i in block for j in block])
+        matrix = matrix - columns * pivot.inv() * columns.transpose()
+    return Inertia(positive, negative, 0)
+
+
+def _pivot(matrix: fmpq_mat | arb_mat, left: list[int]) -> list[int] | None:
+    """The largest diagonal entry of certain sign, else a pair whose 2×2 minor is certainly negative."""
+    signed = [i for i in left if matrix[i, i] > 0 or matrix[i, i] < 0]
+    if signed:
+        return [max(signed, key=lambda i: float(arb(abs(matrix[i, i])).mid()))]
+    pairs = ((i, j) for a, i in enumerate(left) for j in left[a + 1 :])
+    return next(
+        ([i, j] for i, j in pairs if matrix[i, i] * matrix[j, j] - matrix[i, j] * matrix[i, j] < 0), None
+    )
+
+
+def positive_definite(form: fmpq_mat, metric: fmpq_mat | None = None, unit: arb | int = 1) -> Verdict:
+    """Is the symmetric `form` positive definite? The margin bounds its smallest eigenvalue.
+
+    With a positive definite `metric` the eigenvalues are those of the pencil (form, metric), so that
+    (VᵀW)ₛ against VᵀV asks about Aₛ without inverting V. HOLDS comes with a proved lower bound on the
+    smallest eigenvalue, FAILS with an exact witness u: uᵀ·form·u ≤ 0. The margin is stated in multiples of
+    the positive number `unit`.
+    """
+    metric = identity(form.nrows()) if metric is None else metric
+    try:
+        guess, witness = smallest_pencil_eigenpair(form, metric)
+    except (ArithmeticError, ValueError):  # numpy's LinAlgError is a ValueError: the floats gave up
+        guess, witness = fmpq(0), identity(form.nrows())
+    if guess < 0:
+        quotient = rayleigh_quotient(form, metric, witness)
+        if quotient < 0:
+            return fails(Grade.EXACT, "a vector u with uᵀMu < 0 is known exactly", f"≤ {decimal(quotient * unit)}")
+    bound = guess - abs(guess) * _SLACK
+    if bound > 0:
+        shifted = inertia(form - metric * bound)
+        if shifted and shifted[0].positive == form.nrows():
+            return holds(shifted[1], "LDLᵀ has positive pivots", f"≥ {decimal(bound * unit)}")
+    found = inertia(form)
+    if found is None:
+        return undecided("the pivots of LDLᵀ stay undetermined at the highest precision")
+    if found[0].positive == form.nrows():
+        return holds(found[1], "LDLᵀ has positive pivots", "> 0")
+    return fails(found[1], f"LDLᵀ has {found[0].negative} negative and {found[0].zero} zero pivots", "≤ 0")
+
+
+def rayleigh_quotient(form: fmpq_mat, metric: fmpq_mat, vector: fmpq_mat) -> fmpq:
+    """uᵀ·form·u / uᵀ·metric·u, exactly, for u of shape (d, 1)."""
+    return (vector.transpose() * form * vector)[0, 0] / (vector.transpose() * metric * vector)[0, 0]
+
+
+def decimal(value: fmpq | arb, digits: int = 4) -> str:
+    """A short decimal of a rational or ball, for people (the verdict itself was decided exactly)."""
+    return arb(value).mid().str(digits, radius=False)

@@ -1,0 +1,1 @@
+"""Lemmas L1–L6, for every n and d."""

@@ -1,0 +1,56 @@
+"""All statements, found by walking the packages `lemmas` and `theorems`: adding a file adds its statements."""
+
+import importlib
+import pkgutil
+import re
+from functools import cache
+from types import ModuleType
+
+from sympy.core.relational import Relational
+
+from theory import lemmas, theorems
+from theory.errors import InputError
+from theory.theorem import Theorem
+
+
+@cache
+def statements() -> dict[str, Theorem]:
+    """Every statement by id, lemmas first, in numerical order."""
+    found = [
+        value
+        for package in (lemmas, theorems)
+        for module in _modules(package)
+        for value in vars(module).values()
+        if isinstance(value, Theorem)
+    ]
+    return {theorem.id: theorem for theorem in sorted(found, key=lambda theorem: _order(theorem.id))}
+
+
+def _modules(package: ModuleType) -> list[ModuleType]:
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+def _order(identifier: str) -> tuple[str, int]:
+    letters, number = re.fullmatch(r"([A-Z]+)(\d+)", identifier).groups()  # type: ignore[union-attr]
+    return letters, int(number)
+
+
+def statement(identifier: str) -> Theorem:
+    """The statement with this id (any case). Raises InputError with the known ids."""
+    known = statements()
+    if identifier.upper() not in known:
+        raise InputError(
+            "id", got=repr(identifier), expected=f"one of {', '.join(known)}", fix="see `tokendyn theorems`"
+        )
+    return known[identifier.upper()]
+
+
+@cache
+def quoted_formula(identifier: str) -> Relational | str:
+    """The formula of a statement, after rechecking its derivation."""
+    theorem = statement(identifier)
+    theorem.check(quoted_formula)
+    if theorem.formula is None:
+        raise InputError("id", got=identifier, expected="a statement with a quotable formula", fix="state one")
+    return theorem.formula

@@ -1,0 +1,154 @@
+"""A statement of the theory as one object: hypotheses, claims, derivation, examples, planted variants."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from flint import arb, ctx, fmpq
+from sympy import And, Expr, Symbol, sympify
+from sympy.core.relational import Relational
+
+from theory.enclosure import PRECISION
+from theory.derivation import Context, Step, check_steps
+from theory.hypotheses import Hypothesis
+from theory.system import ExplicitSystem, Instance, Values
+from theory.verdict import Grade, Verdict, every, fails, holds, undecided
+
+Sides = list[tuple[Expr, Expr]]
+
+AT_LEAST, MORE_THAN, EQUAL = ">=", ">", "=="
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An inequality or identity that holds at every instant: `left relation right`, item by item.
+
+    `sides(system)` lists (left, right) for every token, pair or entry in the names of an ExplicitSystem and
+    the constants of `theory.system.CONSTANTS`.
+    """
+
+    name: str
+    formula: str  # LaTeX
+    relation: str
+    sides: Callable[[ExplicitSystem], Sides]
+
+    def reversed(self) -> "Claim":
+        """The planted opposite: left ≤ right; for an identity, left = −right."""
+        if self.relation == EQUAL:
+            return replace(self, name=f"{self.name}, sign reversed", sides=lambda e: [(p, -q) for p, q in self.sides(e)])
+        return replace(self, name=f"{self.name}, reversed", sides=lambda e: [(q, p) for p, q in self.sides(e)])
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A false variant that the machinery must refute: one change to a theorem."""
+
+    name: str
+    drop: str = ""  # a hypothesis key
+    reverse: str = ""  # a claim name
+    scale: Mapping[Symbol, fmpq] = field(default_factory=dict)  # a constant multiplied
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Exact systems that every theorem is tested on.
+
+    witness: all hypotheses hold; near_miss: exactly the hypothesis named `missing` fails, and a claim with
+    it; boundary: all hypotheses hold and some claim is attained with equality.
+    """
+
+    witness: Instance
+    near_miss: Instance
+    missing: str
+    boundary: Instance
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """One statement. `statement` and `remark` are English with LaTeX between dollars.
+
+    `formula` is the conclusion that later derivations may quote. `remark` says what the statement is not.
+    `concludes` says in a few words what the weights' hypotheses buy, for `tokendyn check`.
+    """
+
+    id: str
+    kind: str  # "lemma", "theorem" or "counterexample"
+    title: str
+    statement: str
+    hypotheses: tuple[Hypothesis, ...]
+    claims: tuple[Claim, ...]
+    steps: tuple[Step, ...]
+    source: str
+    remark: str = ""
+    concludes: str = ""
+    formula: Relational | str | None = None
+    examples: Examples | None = None
+    wrong_constants: tuple[Planted, ...] = ()
+
+    def check(self, lemma: Callable[[str], Relational | str]) -> None:
+        """Recompute the derivation; raises DerivationError at the first step that does not hold."""
+        check_steps(self.steps, self.context(lemma))
+
+    def context(self, lemma: Callable[[str], Relational | str]) -> Context:
+        return Context(self.keys, And(*(h.assumption for h in self.hypotheses)), lemma)
+
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        return frozenset(h.key for h in self.hypotheses)
+
+    @cached_property
+    def planted(self) -> tuple[Planted, ...]:
+        """Every dropped hypothesis, every reversed claim, and the wrong constants stated with the theorem."""
+        dropped = tuple(Planted(f"without '{h.key}'", drop=h.key) for h in self.hypotheses)
+        turned = tuple(Planted(f"'{c.name}' with its sign reversed", reverse=c.name) for c in self.claims)
+        return dropped + turned + self.wrong_constants
+
+    def plant(self, planted: Planted) -> "Theorem":
+        """The same theorem with a planted drop or reversal (a scaled constant is passed to `judge`)."""
+        return replace(
+            self,
+            hypotheses=tuple(h for h in self.hypotheses if h.key != planted.drop),
+            claims=tuple(c.reversed() if c.name == planted.reverse else c for c in self.claims),
+        )
+
+    def claim(self, name: str) -> Claim:
+        return next(claim for claim in self.claims if claim.name == name)
+
+    def applies(self, instance: Instance) -> Verdict:
+        """Conjunction of the hypotheses; those on the start are left out where no tokens are given."""
+        about = [h for h in self.hypotheses if h.on == "weights" or instance.tokens is not None]
+        return every(h.decide(instance) for h in about)
+
+    def judge(self, claim: Claim, instance: Instance, scale: Mapping[Symbol, fmpq] | None = None) -> Verdict:
+        """Certified truth of one claim on one instance (its hypotheses are not consulted)."""
+        with ctx.workprec(PRECISION):
+            return judge_sides(claim.relation, sides(claim, instance, scale))
+
+
+def sides(claim: Claim, instance: Instance, scale: Mapping[Symbol, fmpq] | None = None) -> list[tuple[arb, arb]]:
+    """Enclosures of (left, right) of every item of the claim."""
+    values = Values.at(instance, dict(scale or {}))
+    return [tuple(values.enclose(sympify(side)) for side in item) for item in claim.sides(values.system)]  # type: ignore[misc]
+
+
+def judge_sides(relation: str, items: list[tuple[arb, arb]]) -> Verdict:
+    """HOLDS if balls prove the relation for every item, FAILS if they refute it for one, else UNDECIDED.
+
+    Balls can refute an identity or agree with it, never prove it: that is the derivation's task.
+    """
+    verdicts = []
+    for left, right in items:
+        gap = left - right
+        true, false = {
+            AT_LEAST: (gap >= 0, gap < 0),
+            MORE_THAN: (gap > 0, gap <= 0),
+            EQUAL: (gap == 0, gap > 0 or gap < 0),
+        }[relation]
+        margin = gap.str(6)
+        if false:
+            verdicts.append(fails(Grade.INTERVAL, f"left − right = {margin}", margin))
+        elif true:
+            verdicts.append(holds(Grade.INTERVAL, "", margin))
+        else:
+            verdicts.append(undecided(f"left − right = {margin}", margin))
+    return every(verdicts)

@@ -1,0 +1,1 @@
+"""Theorems for full attention without encoding."""

@@ -1,0 +1,98 @@
+"""T10: the signs of (A, W_s) give four regimes; and a gap with a positive limit."""
+
+from sympy import Derivative, Rational, Symbol, exp, expint, log, oo
+
+from theory.derivation import Argued, Certified, Cited, Equality, FromLemma, Given, MatrixIdentity, Positive, Step
+from theory.hypotheses import A_DEFINITE, A_SYMMETRIC, W_DEFINITE
+from theory.lemmas.inertia import INERTIA
+from theory.notation import A, V, W, omega, outward, sym, u
+from theory.quantities import for_tokens, quadratic
+from theory.system import Instance
+from theory.theorem import MORE_THAN, AT_LEAST, Claim, Examples, Theorem
+from theory.theorems.pairwise import DISTANCE, MONOTONE_DISTANCE, MONOTONE_DISTANCES
+
+first, gap = Symbol("x_1", positive=True), Symbol("g", positive=True)
+floor = Rational(13, 20)
+
+
+def _weight_on_second(query):
+    """Attention of a query on token 2 = x_1 + g, for d = 1, W = −1."""
+    return exp(-query * (first + gap)) / (exp(-query * first) + exp(-query * (first + gap)))
+
+
+def _mean(query):
+    return first + gap * _weight_on_second(query)
+
+
+second = first + gap
+growth_of_gap = gap * (_weight_on_second(second) - _weight_on_second(first))
+
+T10 = Theorem(
+    id="T10",
+    kind="theorem",
+    title="Quadrants",
+    statement=r"Let $A=A^\top$ and $W_s$ be definite, of signs $\sigma$ and $\omega$. Pairwise $\sigma A$-distances grow for $\sigma=1$ and "
+    r"shrink for $\sigma=-1$; equal tokens obey $\dot x=Vx$, unstable in every direction for $\sigma\omega=1$ and stable for "
+    r"$\sigma\omega=-1$.",
+    hypotheses=(A_SYMMETRIC, A_DEFINITE, W_DEFINITE),
+    claims=(
+        DISTANCE,
+        MONOTONE_DISTANCE,
+        Claim(
+            "the consensus moves one way",
+            r"\omega\,x_i^\top A V x_i \ge 0",
+            AT_LEAST,
+            for_tokens(lambda e, i: (omega * quadratic(e.A * e.V, e.token(i)), 0)),
+        ),
+        Claim(
+            "the consensus' spectrum",
+            r"\sigma\omega\,\mathrm{Re}\,\lambda(V) > 0",
+            MORE_THAN,
+            lambda e: [(outward, 0)],
+        ),
+    ),
+    steps=(
+        Step(FromLemma("T1", MONOTONE_DISTANCES), r"Distances: the sign of $A$ decides."),
+        Step(MatrixIdentity(A * V + V.T * A, 2 * sym(W), where={W: A * V}), r"Consensus: Lyapunov's equation for $\dot x=Vx$."),
+        Step(
+            Given(r"\omega\,\tfrac{d}{dt}\,x^\top Ax = 2\,\omega\,x^\top W_s x > 0,\quad x \neq 0", ("W definite",)),
+            r"Equal tokens: the $A$-form grows for $\omega=1$ and falls for $\omega=-1$.",
+        ),
+        Step(
+            Cited(r"\sigma\omega\,\mathrm{Re}\,\lambda(V) > 0 \text{ for every eigenvalue}", "ostrowski1962"),
+            r"Inertia theorem for $\pm A$: all eigenvalues of $V$ lie on one side.",
+        ),
+        Step(
+            Equality(_mean(second) - _mean(first), growth_of_gap),
+            r"Distances that shrink need not vanish. Take $d=1$, $W=A=-1$, $V=1$, tokens $x_1>0$ and $x_2=x_1+g$: the gap obeys "
+            r"$\dot g=m_2-m_1$.",
+        ),
+        Step(
+            Equality(growth_of_gap / gap + exp(-first * gap) / (1 + exp(-first * gap)), _weight_on_second(second)),
+            r"So $\dot g/g\ge-\frac{e^{-x_1g}}{1+e^{-x_1g}}\ge-e^{-x_1g}$, as the attention weight on the right is positive.",
+        ),
+        Step(
+            Equality(Derivative(expint(1, Symbol("c", positive=True)), Symbol("c", positive=True)),
+                     -exp(-Symbol("c", positive=True)) / Symbol("c", positive=True)),
+            r"By T17 ($\ell=1$, $\mu=1$) $x_1(t)\ge e^t$ for the start $x=(1,2)$. While $g\ge c$, $\log g(t)\ge-\int_0^\infty e^{-ce^t}dt=-E_1(c)$; "
+            r"with $y=ce^t$ the integral is $\int_c^\infty e^{-y}dy/y$.",
+        ),
+        Step(
+            Certified(exp(-expint(1, floor)), floor),
+            r"For $c=0.65$ the bound $e^{-E_1(c)}$ exceeds $c$: the gap cannot fall to $0.65$.",
+        ),
+        Step(
+            Argued(r"g(t) > 0.65 \text{ for all } t,\text{ so its limit is positive}", (5, 6, 7, 8)),
+            r"A first time with $g=c$ would contradict $g\ge e^{-E_1(c)}>c$. (Simulated limit: about 0.907.)",
+        ),
+    ),
+    source="Stated here.",
+    remark=r"Shrinking distances do not mean that tokens meet; what generically happens to the mean is not claimed.",
+    concludes="which quadrant: distances follow the sign of A, the consensus follows the product of the signs",
+    examples=Examples(
+        witness=Instance.of(score=[[-2, 1], [-1, -1]], response=[[-2, 1], [1, -1]], tokens=[[1, 2], [0, -1], [3, 1]]),
+        near_miss=Instance.of(score=[[1, 0], [0, -1]], response=[[1, 0], [0, 1]], tokens=[[0, 1], [1, 3]]),
+        missing="W definite",
+        boundary=Instance.of(score=[[1, 0], [0, 1]], response=[[-1, 0], [0, -1]], tokens=[[1, 1], [1, 1]]),
+    ),
+)

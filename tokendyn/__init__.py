@@ -1,0 +1,1 @@
+"""Tokendyn: pairs each theorem with its simulation and its probe."""
