@@ -5,6 +5,7 @@ witness's quadratic form proves it. Sylvester's law of inertia makes the signs o
 the eigenvalues (Golub & Van Loan, Matrix Computations, §4.4).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
@@ -51,10 +52,16 @@ def _ldl(matrix: fmpq_mat | arb_mat) -> Inertia | None:
         signs = [1, -1] if len(block) == 2 else [1 if matrix[block[0], block[0]] > 0 else -1]
         positive, negative = positive + signs.count(1), negative + signs.count(-1)
         left = [i for i in left if i not in block]
-        columns = type(matrix)(matrix.nrows(), len(block), [matrix[i, j] for i in range(matrix.nrows()) for j in block])
+        columns = type(matrix)(
+            matrix.nrows(), len(block), [matrix[i, j] for i in range(matrix.nrows()) for j in block]
+        )
         pivot = type(matrix)(len(block), len(block), [matrix[i, j] for i in block for j in block])
         matrix = matrix - columns * pivot.inv() * columns.transpose()
     return Inertia(positive, negative, 0)
+
+
+def _submatrix(matrix: fmpq_mat | arb_mat, rows: Sequence[int], columns: Sequence[int]) -> fmpq_mat | arb_mat:
+    return type(matrix)(len(rows), len(columns), [matrix[i, j] for i in rows for j in columns])
 
 
 def _pivot(matrix: fmpq_mat | arb_mat, left: list[int]) -> list[int] | None:
@@ -84,7 +91,9 @@ def positive_definite(form: fmpq_mat, metric: fmpq_mat | None = None, unit: arb 
     if guess < 0:
         quotient = rayleigh_quotient(form, metric, witness)
         if quotient < 0:
-            return fails(Grade.EXACT, "a vector u with uᵀMu < 0 is known exactly", f"≤ {decimal(quotient * unit)}")
+            return fails(
+                Grade.EXACT, "a vector u with uᵀMu < 0 is known exactly", f"≤ {decimal(quotient * unit)}"
+            )
     bound = guess - abs(guess) * _SLACK
     if bound > 0:
         shifted = inertia(form - metric * bound)

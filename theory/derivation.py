@@ -19,6 +19,7 @@ from theory.enclosure import enclose_constant
 from theory.errors import DerivationError
 from theory.matrices import componentwise, difference_normal_form, directional_derivative, is_zero
 from theory.sums import Definition, Total, at_size, normal_form, unfold
+from theory.verdict import Grade, Verdict
 
 Claim = Relational | str  # a SymPy relation that is computed, or LaTeX for what is not
 
@@ -46,7 +47,11 @@ class Evidence(Protocol):
     def check(self, context: Context) -> None: ...
 
 
-SYMBOLIC, EXACT, INTERVAL = "symbolic, any n and d", "exact rationals, this instance", "certified by intervals"
+SYMBOLIC, EXACT, INTERVAL = (
+    "symbolic, any n and d",
+    "exact rationals, this instance",
+    "certified by intervals",
+)
 LEMMA, HYPOTHESIS, CITED, ARGUED = "lemma", "hypothesis", "cited", "argued in words"
 KINDS = (SYMBOLIC, EXACT, INTERVAL, LEMMA, HYPOTHESIS, CITED, ARGUED)
 
@@ -222,6 +227,27 @@ class Certified:
         gap = enclose_constant(self.greater - self.lesser)
         if not gap > 0:
             raise DerivationError(f"balls do not separate the sides of {self.claim()}: difference {gap}")
+
+
+@dataclass(frozen=True)
+class Satisfies:
+    """A named rational system meets hypotheses, each decided exactly."""
+
+    text: str
+    decide: Callable[[], Sequence[Verdict]]
+    kind: str = EXACT
+
+    @property
+    def label(self) -> str:
+        return self.kind
+
+    def claim(self) -> str:
+        return self.text
+
+    def check(self, context: Context) -> None:
+        for verdict in self.decide():
+            if not (verdict.holds and verdict.grade is Grade.EXACT):
+                raise DerivationError(f"{self.text}: {verdict} {verdict.reason}")
 
 
 @dataclass(frozen=True)

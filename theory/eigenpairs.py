@@ -14,7 +14,7 @@ from sympy import Poly, Rational, Symbol
 from theory.definiteness import EXACT_SIZE, decimal, positive_definite
 from theory.proposals import eigenpairs, lyapunov_solution
 from theory.verdict import Grade, Verdict, fails, holds, undecided
-from theory.weights import symmetric_part
+from theory.weights import identity, symmetric_part
 
 PRECISION = 128  # bits
 
@@ -40,7 +40,7 @@ def _krawczyk(matrix: fmpq_mat, value: complex, vector: np.ndarray) -> Eigenpair
     guess[pinned] = acb(1)
     exact = acb_mat(matrix)
     try:
-        inverse = _midpoints(_jacobian(exact, guess, pinned).inv())
+        inverse = _jacobian(exact, guess, pinned).inv().mid()
     except (ZeroDivisionError, ValueError):
         return None
     vector_guess = acb_mat(size, 1, guess[:-1])
@@ -50,7 +50,7 @@ def _krawczyk(matrix: fmpq_mat, value: complex, vector: np.ndarray) -> Eigenpair
     unit_square = acb(arb(0, radius), arb(0, radius))
     spread = acb_mat(size + 1, 1, [unit_square] * (size + 1))
     ball = [centre + unit_square for centre in guess]
-    contraction = acb_mat(_identity_acb(size + 1)) - inverse * _jacobian(exact, ball, pinned)
+    contraction = acb_mat(identity(size + 1)) - inverse * _jacobian(exact, ball, pinned)
     image = contraction * spread - newton
     inside = all(abs(x.real) < radius and abs(x.imag) < radius for x in image.entries())
     if not inside:
@@ -68,14 +68,6 @@ def _jacobian(matrix: acb_mat, point: list[acb], pinned: int) -> acb_mat:
     return acb_mat([*rows, [acb(int(j == pinned)) for j in range(size + 1)]])
 
 
-def _midpoints(matrix: acb_mat) -> acb_mat:
-    return matrix.mid()
-
-
-def _identity_acb(size: int) -> list[list[int]]:
-    return [[int(i == j) for j in range(size)] for i in range(size)]
-
-
 def hurwitz(matrix: fmpq_mat) -> Verdict:
     """Do all eigenvalues have negative real part?
 
@@ -89,17 +81,21 @@ def hurwitz(matrix: fmpq_mat) -> Verdict:
         decay = -symmetric_part(lyapunov * matrix)
         proofs = [positive_definite(lyapunov), positive_definite(decay)]
         if all(proof.holds for proof in proofs):
-            return holds(min(p.grade for p in proofs), "an exact Lyapunov matrix proves it", f"≈ {-abscissa:.4g}")
+            return holds(
+                min(p.grade for p in proofs), "an exact Lyapunov matrix proves it", f"≈ {-abscissa:.4g}"
+            )
     if sum((matrix[i, i] for i in range(size)), fmpq(0)) >= 0:
-        return fails(Grade.EXACT, f"the trace is not negative; max Re λ ≈ {abscissa:.4g}", f"{-abscissa:.4g}")
+        return fails(
+            Grade.EXACT, f"the trace is not negative; max Re λ ≈ {abscissa:.4g}", f"≈ {-abscissa:.4g}"
+        )
     for value, vector in guesses[: 2 if size > EXACT_SIZE else size]:
         pair = enclose_eigenpair(matrix, value, vector)
         if pair is not None and pair.value.real > 0:
             real = pair.value.real.str(6, radius=False)
             return fails(Grade.INTERVAL, f"an enclosed eigenvalue has real part {real} > 0", f"-{real}")
     if size <= EXACT_SIZE and any(c <= 0 for c in list(matrix.charpoly())):
-        return fails(Grade.EXACT, "its characteristic polynomial has a coefficient ≤ 0", f"{-abscissa:.4g}")
-    return undecided("no eigenvalue could be certified on either side", f"{-abscissa:.4g}")
+        return fails(Grade.EXACT, "its characteristic polynomial has a coefficient ≤ 0", f"≈ {-abscissa:.4g}")
+    return undecided("no eigenvalue could be certified on either side", f"≈ {-abscissa:.4g}")
 
 
 def positive_eigenvalue(matrix: fmpq_mat) -> Verdict:

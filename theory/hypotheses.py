@@ -61,9 +61,13 @@ def _response_definite(instance: Instance, sign: int) -> Verdict:
     if instance.given_response is not None:
         return positive_definite(symmetric_part(instance.given_response) * sign)
     gram = instance.value.transpose() * instance.value
-    return positive_definite(symmetric_part(instance.weights.congruent_response) * sign, gram, instance.weights.scale)
+    return positive_definite(
+        symmetric_part(instance.weights.congruent_response) * sign, gram, instance.weights.scale
+    )
 
 
+def _score_definite(instance: Instance, sign: int) -> Verdict:
+    return positive_definite(symmetric_part(instance.form) * sign, unit=instance.weights.scale)
 
 
 def _either(decide: Callable[[int], Verdict], what: str) -> Verdict:
@@ -110,7 +114,9 @@ def _exactly(truth: bool, reason: str = "") -> Verdict:
 
 def _on_start(decide: Callable[[Instance], bool]) -> Callable[[Instance], Verdict]:
     def guarded(instance: Instance) -> Verdict:
-        return undecided("a condition on the start") if instance.tokens is None else _exactly(decide(instance))
+        return (
+            undecided("a condition on the start") if instance.tokens is None else _exactly(decide(instance))
+        )
 
     return guarded
 
@@ -132,8 +138,12 @@ def _rotation(instance: Instance) -> bool:
 A_SYMMETRIC = Hypothesis(
     "A symmetric", r"A = A^\top", "weights", _with_response(_symmetric_response), Q.symmetric(notation.A)
 )
-A_POSITIVE = Hypothesis("A positive", r"A_s \succ 0", "weights", _with_response(lambda i: _response_definite(i, 1)))
-A_NEGATIVE = Hypothesis("A negative", r"A_s \prec 0", "weights", _with_response(lambda i: _response_definite(i, -1)))
+A_POSITIVE = Hypothesis(
+    "A positive", r"A_s \succ 0", "weights", _with_response(lambda i: _response_definite(i, 1))
+)
+A_NEGATIVE = Hypothesis(
+    "A negative", r"A_s \prec 0", "weights", _with_response(lambda i: _response_definite(i, -1))
+)
 A_DEFINITE = Hypothesis(
     "A definite",
     r"\sigma A_s \succ 0,\ \sigma = \pm 1",
@@ -141,13 +151,18 @@ A_DEFINITE = Hypothesis(
     _with_response(lambda i: _either(lambda sign: _response_definite(i, sign), "A_s")),
 )
 W_POSITIVE = Hypothesis(
-    "W positive", r"W_s \succ 0", "weights", lambda i: positive_definite(symmetric_part(i.form), unit=i.weights.scale)
+    "W positive",
+    r"W_s \succ 0",
+    "weights",
+    lambda i: positive_definite(symmetric_part(i.form), unit=i.weights.scale),
 )
 W_DEFINITE = Hypothesis(
     "W definite",
     r"\omega W_s \succ 0,\ \omega = \pm 1",
     "weights",
-    lambda i: _either(lambda sign: positive_definite(symmetric_part(i.form) * sign, unit=i.weights.scale), "W_s"),
+    lambda i: _either(
+        lambda sign: positive_definite(symmetric_part(i.form) * sign, unit=i.weights.scale), "W_s"
+    ),
 )
 W_SYMMETRIC = Hypothesis(
     "W symmetric",
@@ -166,7 +181,10 @@ START_NONZERO = Hypothesis(
     "start nonzero", r"X(0) \neq 0", "start", _on_start(lambda i: any(any(row) for row in _rows(i)))
 )
 TOKENS_EQUAL = Hypothesis(
-    "tokens equal", r"x_1 = \dots = x_n", "start", _on_start(lambda i: all(row == _rows(i)[0] for row in _rows(i)))
+    "tokens equal",
+    r"x_1 = \dots = x_n",
+    "start",
+    _on_start(lambda i: all(row == _rows(i)[0] for row in _rows(i))),
 )
 TOKENS_MIRRORED = Hypothesis("tokens mirrored", r"\{x_i\} = \{a, -a, 0\}", "start", _on_start(_mirrored))
 ONE_SIDE = Hypothesis(

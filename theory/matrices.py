@@ -2,8 +2,25 @@
 
 from collections.abc import Mapping
 
-from sympy import And, Basic, Expr, ImmutableDenseMatrix, Integer, MatAdd, MatMul, MatrixExpr, MatrixSymbol, Q, Symbol, Transpose
-from sympy import Inverse, ZeroMatrix, expand, refine, true
+from sympy import (
+    And,
+    Basic,
+    Expr,
+    ImmutableDenseMatrix,
+    Integer,
+    Inverse,
+    MatAdd,
+    MatMul,
+    MatrixExpr,
+    MatrixSymbol,
+    Q,
+    Symbol,
+    Transpose,
+    ZeroMatrix,
+    expand,
+    refine,
+    true,
+)
 
 
 def difference_normal_form(left: MatrixExpr, right: MatrixExpr, assumptions: Basic = true) -> MatrixExpr:
@@ -19,7 +36,7 @@ def is_zero(matrix: MatrixExpr) -> bool:
 
 
 def directional_derivative(expression: MatrixExpr, velocity: Mapping[MatrixSymbol, MatrixExpr]) -> MatrixExpr:
-    """d/dt of a polynomial matrix expression when each symbol moves with the given velocity (product rule)."""
+    """d/dt of a polynomial matrix expression along the given velocities (product rule)."""
     if isinstance(expression, MatrixSymbol):
         return velocity.get(expression, ZeroMatrix(*expression.shape))
     if isinstance(expression, Transpose):
@@ -39,7 +56,9 @@ def directional_derivative(expression: MatrixExpr, velocity: Mapping[MatrixSymbo
     raise TypeError(f"no product rule for {type(expression).__name__}")
 
 
-def componentwise(expression: MatrixExpr, sizes: Mapping[Symbol, int], assumptions: Basic = true) -> ImmutableDenseMatrix:
+def componentwise(
+    expression: MatrixExpr, sizes: Mapping[Symbol, int], assumptions: Basic = true
+) -> ImmutableDenseMatrix:
     """The matrix expression with explicit entries at the given sizes, symmetric where assumed."""
     symmetric = {p.arg for p in And.make_args(assumptions) if getattr(p, "function", None) == Q.symmetric}
     replacements = {
@@ -53,7 +72,9 @@ def _explicit(symbol: MatrixSymbol, sizes: Mapping[Symbol, int], symmetric: bool
     rows, columns = (int(length.subs(sizes)) for length in symbol.shape)
 
     def entry(r: int, c: int) -> Expr:
-        return Symbol(f"{symbol.name}_{min(r, c)}{max(r, c)}" if symmetric else f"{symbol.name}_{r}{c}", real=True)
+        return Symbol(
+            f"{symbol.name}_{min(r, c)}{max(r, c)}" if symmetric else f"{symbol.name}_{r}{c}", real=True
+        )
 
     return ImmutableDenseMatrix(rows, columns, entry)
 

@@ -6,7 +6,7 @@ PyTorch layer `q = x @ Wq.T` has W = Wqᵀ Wk/√d_k.
 
 from dataclasses import dataclass
 
-from sympy import Indexed, IndexedBase, MatrixExpr, MatrixSymbol, Rational, Symbol
+from sympy import IndexedBase, MatrixExpr, MatrixSymbol, Rational, Symbol
 
 n = Symbol("n", integer=True, positive=True)
 d = Symbol("d", integer=True, positive=True)
@@ -47,10 +47,6 @@ def sym(matrix: MatrixExpr) -> MatrixExpr:
     return Rational(1, 2) * (matrix + matrix.T)
 
 
-def entry(base: IndexedBase, *indices: Symbol) -> Indexed:
-    return base[indices if len(indices) > 1 else indices[0]]
-
-
 @dataclass(frozen=True)
 class Term:
     """One row of the notation table: symbol in LaTeX, shape, meaning."""
@@ -73,5 +69,7 @@ TABLE = (
     Term(r"e_i = \sum_j P_{ij}s_{ij}", "number", "attended score"),
     Term(r"\kappa_n = W_0((n-1)/e)", "number", "sharp constant of the free-energy bound L2"),
     Term(r"\sigma", "±1", "sign of a definite A (or A_s)"),
-    Term(r"\lambda", "number", "smallest eigenvalue of the pencil (W_s, \\sigma A), or a real eigenvalue of V"),
+    Term(
+        r"\lambda", "number", "smallest eigenvalue of the pencil (W_s, \\sigma A), or a real eigenvalue of V"
+    ),
 )

@@ -1,4 +1,4 @@
-"""All statements, found by walking the packages `lemmas` and `theorems`: adding a file adds its statements."""
+"""All statements, found by walking `lemmas` and `theorems`: adding a file adds its statements."""
 
 import importlib
 import pkgutil
@@ -52,5 +52,7 @@ def quoted_formula(identifier: str) -> Relational | str:
     theorem = statement(identifier)
     theorem.check(quoted_formula)
     if theorem.formula is None:
-        raise InputError("id", got=identifier, expected="a statement with a quotable formula", fix="state one")
+        raise InputError(
+            "id", got=identifier, expected="a statement with a quotable formula", fix="state one"
+        )
     return theorem.formula

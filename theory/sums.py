@@ -10,7 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from sympy import Add, Derivative, Dummy, Expr, Indexed, IndexedBase, Integer, Mul, Pow, S, Sum, Symbol, default_sort_key, expand_log
+from sympy import (
+    Add,
+    Derivative,
+    Dummy,
+    Expr,
+    Indexed,
+    IndexedBase,
+    Integer,
+    Mul,
+    Pow,
+    S,
+    Sum,
+    Symbol,
+    default_sort_key,
+    expand_log,
+)
 
 Bound = tuple[tuple[Symbol, Expr], ...]  # (index, upper limit); ranges start at 1
 
@@ -58,7 +73,9 @@ def _known_totals(expression: Expr, totals: Sequence[Total]) -> Expr:
     """Replace whole sums whose value is a rule, also where they stand in a denominator."""
     for total in totals:
         expression = expression.replace(
-            lambda e, term=total.term: isinstance(e, Sum) and len(e.limits) == 1 and e.function == term(e.limits[0][0]),
+            lambda e, term=total.term: (
+                isinstance(e, Sum) and len(e.limits) == 1 and e.function == term(e.limits[0][0])
+            ),
             lambda e, value=total.value: value,
         )
     return expression
@@ -78,7 +95,12 @@ def _monomials(expression: Expr) -> list[tuple[Expr, Bound]]:
             body = body.xreplace({index: name})
             fresh.append((name, high))
         return [(term, bound + tuple(fresh)) for term, bound in _monomials(body)]
-    if isinstance(expression, Pow) and expression.exp.is_Integer and expression.exp > 0 and _composite(expression.base):
+    if (
+        isinstance(expression, Pow)
+        and expression.exp.is_Integer
+        and expression.exp > 0
+        and _composite(expression.base)
+    ):
         return _monomials(Mul(*[expression.base] * int(expression.exp), evaluate=False))
     if isinstance(expression, Mul):
         product: list[tuple[Expr, Bound]] = [(S.One, ())]
@@ -90,7 +112,7 @@ def _monomials(expression: Expr) -> list[tuple[Expr, Bound]]:
 
 
 def _composite(expression: Expr) -> bool:
-    return expression.has(Sum) or isinstance(expression, Add | Mul | Pow) and expression.has(Add)
+    return expression.has(Sum) or (isinstance(expression, Add | Mul | Pow) and expression.has(Add))
 
 
 def _refresh(monomial: tuple[Expr, Bound]) -> tuple[Expr, Bound]:

@@ -86,7 +86,10 @@ class Instance:
         """From nested lists of ints, Fractions or floats; give either `value` or `response`."""
         if (value is None) == (response is None):
             raise InputError(
-                "value", got="both or neither of value and response", expected="one of them", fix="pass just one"
+                "value",
+                got="both or neither of value and response",
+                expected="one of them",
+                fix="pass just one",
             )
         if response is None:
             weights, given = Weights.of(score, value), None
@@ -155,7 +158,7 @@ def _spectral_norm(instance: Instance) -> arb:
 
 
 def _unstable_count(instance: Instance) -> arb:
-    """How many eigenvalues of V have positive real part; NaN if one cannot be told from the imaginary axis."""
+    """How many eigenvalues of V have positive real part; NaN if the balls cannot tell."""
     reals = [value.real for value in eigenvalues(instance.value)]
     return arb(sum(1 for x in reals if x > 0)) if all(x > 0 or x < 0 for x in reals) else arb.nan()
 
@@ -199,7 +202,9 @@ class Values:
     def at(cls, instance: Instance, scale: dict[Symbol, fmpq] | None = None) -> "Values":
         """`scale` multiplies named constants: how planted false variants change a statement."""
         if instance.tokens is None:
-            raise InputError("tokens", got="none", expected="an (n, d) matrix", fix="give the instance tokens")
+            raise InputError(
+                "tokens", got="none", expected="an (n, d) matrix", fix="give the instance tokens"
+            )
         values = cls(instance, explicit_system(instance.tokens.nrows(), instance.weights.dim), scale or {})
         given = (
             (values.system.X, instance.tokens),

@@ -8,8 +8,8 @@ from flint import arb, ctx, fmpq
 from sympy import And, Expr, Symbol, sympify
 from sympy.core.relational import Relational
 
-from theory.enclosure import PRECISION
 from theory.derivation import Context, Step, check_steps
+from theory.enclosure import PRECISION
 from theory.hypotheses import Hypothesis
 from theory.system import ExplicitSystem, Instance, Values
 from theory.verdict import Grade, Verdict, every, fails, holds, undecided
@@ -35,8 +35,12 @@ class Claim:
     def reversed(self) -> "Claim":
         """The planted opposite: left ≤ right; for an identity, left = −right."""
         if self.relation == EQUAL:
-            return replace(self, name=f"{self.name}, sign reversed", sides=lambda e: [(p, -q) for p, q in self.sides(e)])
-        return replace(self, name=f"{self.name}, reversed", sides=lambda e: [(q, p) for p, q in self.sides(e)])
+            return replace(
+                self, name=f"{self.name}, sign reversed", sides=lambda e: [(p, -q) for p, q in self.sides(e)]
+            )
+        return replace(
+            self, name=f"{self.name}, reversed", sides=lambda e: [(q, p) for p, q in self.sides(e)]
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,9 @@ class Theorem:
             return judge_sides(claim.relation, sides(claim, instance, scale))
 
 
-def sides(claim: Claim, instance: Instance, scale: Mapping[Symbol, fmpq] | None = None) -> list[tuple[arb, arb]]:
+def sides(
+    claim: Claim, instance: Instance, scale: Mapping[Symbol, fmpq] | None = None
+) -> list[tuple[arb, arb]]:
     """Enclosures of (left, right) of every item of the claim."""
     values = Values.at(instance, dict(scale or {}))
     return [tuple(values.enclose(sympify(side)) for side in item) for item in claim.sides(values.system)]  # type: ignore[misc]

@@ -29,9 +29,13 @@ def rational_matrix(argument: str, values: Any) -> fmpq_mat:
         array = None
     if array is None or array.ndim != 2 or 0 in array.shape:
         got = "a ragged nested list" if array is None else f"shape {array.shape}"
-        raise InputError(argument, got=got, expected="a non-empty matrix (rows, columns)", fix="pass a 2-D array")
+        raise InputError(
+            argument, got=got, expected="a non-empty matrix (rows, columns)", fix="pass a 2-D array"
+        )
     if array.dtype.kind not in "biufO":
-        raise InputError(argument, got=f"dtype {array.dtype}", expected="real numbers", fix="pass a real array")
+        raise InputError(
+            argument, got=f"dtype {array.dtype}", expected="real numbers", fix="pass a real array"
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise InputError(
@@ -44,7 +48,10 @@ def rational_matrix(argument: str, values: Any) -> fmpq_mat:
         entries = [_rational(entry) for entry in array.ravel().tolist()]
     except (TypeError, ValueError) as error:
         raise InputError(
-            argument, got=f"an entry that is not a number ({error})", expected="real numbers", fix="pass numbers"
+            argument,
+            got=f"an entry that is not a number ({error})",
+            expected="real numbers",
+            fix="pass numbers",
         ) from error
     return fmpq_mat(array.shape[0], array.shape[1], entries)
 
@@ -112,7 +119,7 @@ class Weights:
     def from_projections(cls, query: Any, key: Any, value: Any, scale: Any = None) -> "Weights":
         """From Q, K of shape (d_k, d) and V of shape (d, d); W = scale·QᵀK, by default scale = 1/√d_k.
 
-        Raises InputError for mismatched shapes, non-finite or complex entries and a scale that is not positive.
+        Raises InputError for mismatched shapes, non-finite or complex entries, and a scale not positive.
         """
         roundoff = max(_unit_roundoff(m) for m in (query, key, value))
         query, key, value = (
@@ -134,7 +141,10 @@ class Weights:
                 squared = fmpq(0)
             if squared == 0 or scale < 0:
                 raise InputError(
-                    "scale", got=f"{scale}", expected="a positive finite number", fix="leave it out for 1/√d_k"
+                    "scale",
+                    got=f"{scale}",
+                    expected="a positive finite number",
+                    fix="leave it out for 1/√d_k",
                 )
         return cls(query.transpose() * key, value, squared, roundoff)
 

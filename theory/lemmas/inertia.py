@@ -24,9 +24,15 @@ L5 = Theorem(
         ),
     ),
     steps=(
-        Step(MatrixIdentity(A * V + V.T * A, 2 * sym(W), where={W: A * V}), r"Lyapunov's equation, from $AV = W$ and $A=A^\top$."),
+        Step(
+            MatrixIdentity(A * V + V.T * A, 2 * sym(W), where={W: A * V}),
+            r"Lyapunov's equation, from $AV = W$ and $A=A^\top$.",
+        ),
         Step(Given(r"AV + V^\top A \succ 0", ("A symmetric", "W positive")), r"By the hypothesis on $W_s$."),
-        Step(Cited(r"\text{If } AV+V^\top A\succ 0,\ A=A^\top, \text{ then } " + INERTIA, "ostrowski1962"), r"Main inertia theorem."),
+        Step(
+            Cited(r"\text{If } AV+V^\top A\succ 0,\ A=A^\top, \text{ then } " + INERTIA, "ostrowski1962"),
+            r"Main inertia theorem.",
+        ),
     ),
     source="Ostrowski and Schneider 1962.",
     formula=INERTIA,

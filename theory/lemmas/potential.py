@@ -39,7 +39,9 @@ L3 = Theorem(
             "monotone gradient",
             MONOTONE,
             AT_LEAST,
-            for_pairs(lambda e, i, j: (quadratic(e.W, e.token(i) - e.token(j), (e.m.row(i) - e.m.row(j)).T), 0)),
+            for_pairs(
+                lambda e, i, j: (quadratic(e.W, e.token(i) - e.token(j), (e.m.row(i) - e.m.row(j)).T), 0)
+            ),
         ),
     ),
     steps=(
@@ -60,12 +62,20 @@ L3 = Theorem(
             r"The second derivative is the variance of $q_k = u^\top W x_k$ under $P$, that is $u^\top W\,\mathrm{Cov}_P(x)\,W^\top u$.",
         ),
         Step(
-            SumIdentity(variance, Sum(P[j] * P[k] * (q[j] - q[k]) ** 2, over(j), over(k)) / 2, ON_LINE, NORMALISER),
+            SumIdentity(
+                variance, Sum(P[j] * P[k] * (q[j] - q[k]) ** 2, over(j), over(k)) / 2, ON_LINE, NORMALISER
+            ),
             r"A variance is a sum of squares.",
         ),
-        Step(Positive(positive_weights * spread**2, weak=True), r"Each summand is non-negative: $\varphi$ is convex along every line."),
         Step(
-            Cited(r"\varphi \text{ convex} \implies (y-z)^\top(\nabla\varphi(y)-\nabla\varphi(z)) \ge 0", "rockafellar1970"),
+            Positive(positive_weights * spread**2, weak=True),
+            r"Each summand is non-negative: $\varphi$ is convex along every line.",
+        ),
+        Step(
+            Cited(
+                r"\varphi \text{ convex} \implies (y-z)^\top(\nabla\varphi(y)-\nabla\varphi(z)) \ge 0",
+                "rockafellar1970",
+            ),
             r"The gradient of a convex differentiable function is monotone.",
         ),
         Step(Argued(MONOTONE, (2, 5, 6)), r"Take $y = x_i$, $z = x_j$: all tokens share one $\varphi$."),

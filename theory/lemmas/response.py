@@ -34,11 +34,16 @@ L4 = Theorem(
             "pairwise response",
             r"(x_i-x_j)^\top A(\dot x_i-\dot x_j)\ge 0",
             AT_LEAST,
-            for_pairs(lambda e, i, j: (quadratic(e.A, e.token(i) - e.token(j), e.velocity(i) - e.velocity(j)), 0)),
+            for_pairs(
+                lambda e, i, j: (quadratic(e.A, e.token(i) - e.token(j), e.velocity(i) - e.velocity(j)), 0)
+            ),
         ),
     ),
     steps=(
-        Step(MatrixIdentity(x_i.T * A * V * m_i, x_i.T * W * m_i, where={W: A * V}), r"$\dot x_i = Vm_i$ and $W = AV$."),
+        Step(
+            MatrixIdentity(x_i.T * A * V * m_i, x_i.T * W * m_i, where={W: A * V}),
+            r"$\dot x_i = Vm_i$ and $W = AV$.",
+        ),
         Step(
             SumIdentity(
                 Sum(query[a] * w[a, b] * Sum(P[j] * x[j, b], over(j)), over(a, d), over(b, d)),
@@ -48,7 +53,9 @@ L4 = Theorem(
             r"In coordinates, with $y = x_i$: $y^\top W\sum_j P_j x_j$ is the attended score.",
         ),
         Step(
-            MatrixIdentity((x_i - x_j).T * A * V * (m_i - m_j), (x_i - x_j).T * W * (m_i - m_j), where={W: A * V}),
+            MatrixIdentity(
+                (x_i - x_j).T * A * V * (m_i - m_j), (x_i - x_j).T * W * (m_i - m_j), where={W: A * V}
+            ),
             r"The same for a difference of two tokens.",
         ),
         Step(FromLemma("L3", MONOTONE), r"The right-hand side is monotone, for any $W$."),

@@ -1,5 +1,6 @@
 """L1 softmax excess and L2 free energy: one row of attention, any number of scores."""
 
+from flint import fmpq
 from sympy import Derivative, Ge, IndexedBase, Integer, Max, Sum, Symbol, exp, log, sinh
 
 from theory.derivation import Argued, Certified, Cited, ConvexMinimum, Equality, Positive, Step, SumIdentity
@@ -8,7 +9,6 @@ from theory.quantities import attended_score, for_tokens
 from theory.sums import Definition, Total
 from theory.system import ExplicitSystem
 from theory.theorem import AT_LEAST, EQUAL, Claim, Planted, Theorem
-from flint import fmpq
 
 SOFTMAX = (Definition(P, lambda index: exp(s[index]) / Z),)
 NORMALISER = (Total(lambda index: exp(s[index]), Z),)
@@ -37,7 +37,10 @@ _L1_STEPS = (
         r"Chebyshev's sum identity: the excess is a double sum of products of differences.",
     ),
     Step(
-        Equality((exp(base + delta) - exp(base)) * delta, (2 * exp(base + delta / 2) * delta * sinh(delta / 2)).rewrite(exp)),
+        Equality(
+            (exp(base + delta) - exp(base)) * delta,
+            (2 * exp(base + delta / 2) * delta * sinh(delta / 2)).rewrite(exp),
+        ),
         r"One summand, up to the factor $1/(2nZ)$, for two scores that differ by $\delta$.",
     ),
     Step(
@@ -45,7 +48,10 @@ _L1_STEPS = (
         r"It is positive for $\delta > 0$, and exchanging the two scores does not change it.",
     ),
     Step(
-        Argued(r"\sum_j P_j s_j \ge \tfrac1n \sum_j s_j, \text{ with equality iff all } s_j \text{ are equal}", (2, 3, 4)),
+        Argued(
+            r"\sum_j P_j s_j \ge \tfrac1n \sum_j s_j, \text{ with equality iff all } s_j \text{ are equal}",
+            (2, 3, 4),
+        ),
         r"A sum of non-negative terms vanishes only if every term does.",
     ),
 )
@@ -82,7 +88,12 @@ L1 = Theorem(
             EQUAL,
             for_tokens(lambda e, r: (_excess(e, r), unit * _relative_entropies(e, r))),
         ),
-        Claim("excess is non-negative", r"\sum_j (P_{ij}-\tfrac1n)s_{ij} \ge 0", AT_LEAST, for_tokens(lambda e, r: (_excess(e, r), 0 * unit))),
+        Claim(
+            "excess is non-negative",
+            r"\sum_j (P_{ij}-\tfrac1n)s_{ij} \ge 0",
+            AT_LEAST,
+            for_tokens(lambda e, r: (_excess(e, r), 0 * unit)),
+        ),
     ),
     steps=_L1_STEPS,
     source="Jeffreys' divergence of softmax and uniform weights; Chebyshev's sum inequality.",
@@ -112,7 +123,10 @@ _L2_STEPS = (
         r"Write $s_j = \max s - t_j$ with $t_j \ge 0$; weights do not change under a common shift. "
         r"The claim $\max s - \sum_j P_j s_j \le \kappa$ is that this is $\le 0$.",
     ),
-    Step(ConvexMinimum(exp(shift) - 1 - shift, shift, 0 * shift), r"$e^u \ge 1+u$, with equality only at $u=0$."),
+    Step(
+        ConvexMinimum(exp(shift) - 1 - shift, shift, 0 * shift),
+        r"$e^u \ge 1+u$, with equality only at $u=0$.",
+    ),
     Step(
         Equality(
             exp(-1 - kappa) - (gap_one - kappa) * exp(-gap_one),
@@ -125,11 +139,17 @@ _L2_STEPS = (
         r"$\kappa_n = W_0((n-1)/e)$ means $n - 1 = \kappa e^{1+\kappa}$: then $n-1$ such terms add up to at most $\kappa$.",
     ),
     Step(
-        Cited(r"\kappa e^{\kappa} = (n-1)/e \text{ has the unique solution } \kappa = W_0((n-1)/e) \ge 0", "corless1996"),
+        Cited(
+            r"\kappa e^{\kappa} = (n-1)/e \text{ has the unique solution } \kappa = W_0((n-1)/e) \ge 0",
+            "corless1996",
+        ),
         r"Definition of Lambert's function on the non-negative half-line.",
     ),
     Step(
-        Argued(r"\sum_j P_j s_j \ge \max_j s_j - \kappa_n, \text{ attained when the others lie } 1+\kappa_n \text{ below}", (2, 4, 5, 6)),
+        Argued(
+            r"\sum_j P_j s_j \ge \max_j s_j - \kappa_n, \text{ attained when the others lie } 1+\kappa_n \text{ below}",
+            (2, 4, 5, 6),
+        ),
         r"The largest score has $t = 0$ and contributes $-\kappa$; the other $n-1$ contribute at most $\kappa$ together.",
     ),
     Step(

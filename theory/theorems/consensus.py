@@ -26,20 +26,33 @@ T6 = Theorem(
     hypotheses=(V_NOT_HURWITZ, TOKENS_EQUAL),
     claims=(
         Claim("equal tokens are linear", r"\dot x_i = V x_i", EQUAL, _linear),
-        Claim("some eigenvalue does not decay", r"\max\mathrm{Re}\,\lambda(V) \ge 0", AT_LEAST, lambda e: [(abscissa, 0)]),
+        Claim(
+            "some eigenvalue does not decay",
+            r"\max\mathrm{Re}\,\lambda(V) \ge 0",
+            AT_LEAST,
+            lambda e: [(abscissa, 0)],
+        ),
     ),
     steps=(
         Step(
             SumIdentity(Sum(P[j] * common, over(j)), common, SOFTMAX, NORMALISER),
             r"The attended mean of equal tokens is that token, coordinate by coordinate: $m_i = y$, so $\dot x_i = Vy$.",
         ),
-        Step(Cited(r"x_1=\dots=x_n \text{ is invariant}", "hale1980"), r"The flow is smooth, so solutions are unique."),
-        Step(Cited(r"e^{Vt}y\to0 \text{ for every } y \iff V \text{ Hurwitz}", "hale1980"), r"Linear systems."),
+        Step(
+            Cited(r"x_1=\dots=x_n \text{ is invariant}", "hale1980"),
+            r"The flow is smooth, so solutions are unique.",
+        ),
+        Step(
+            Cited(r"e^{Vt}y\to0 \text{ for every } y \iff V \text{ Hurwitz}", "hale1980"), r"Linear systems."
+        ),
         Step(
             Given(r"\exists\,y:\ e^{Vt}y\not\to0", ("V not Hurwitz",)),
             r"So an eigenvalue with real part $\ge0$ gives a start that does not converge.",
         ),
-        Step(Argued(r"X(t)\not\to0 \text{ from some start with equal tokens}", (1, 2, 4)), r"It holds for any number of tokens."),
+        Step(
+            Argued(r"X(t)\not\to0 \text{ from some start with equal tokens}", (1, 2, 4)),
+            r"It holds for any number of tokens.",
+        ),
     ),
     source="Stated here.",
     remark=r"It says that some start fails to converge, not that most do. A Hurwitz $V$ satisfies the necessary condition and "

@@ -33,7 +33,10 @@ BALANCE_STEPS = (
         r"Energy of one token along $\dot x_i = Vm_i$, with $W=AV$ and $A=A^\top$.",
     ),
     Step(FromLemma("L4", RESPONSE), r"The right-hand side is the attended score $e_i$."),
-    Step(FromLemma("L1", MEAN_BOUND, row_of_attention), r"Row $i$ of attention: the attended score is at least the mean score."),
+    Step(
+        FromLemma("L1", MEAN_BOUND, row_of_attention),
+        r"Row $i$ of attention: the attended score is at least the mean score.",
+    ),
     Step(
         SumIdentity(
             Sum(s[i, j], over(i), over(j)) / n,
@@ -43,7 +46,10 @@ BALANCE_STEPS = (
         r"Summed over the rows, with $S=\sum_i x_i$.",
     ),
     Step(MatrixIdentity(u.T * W * u, u.T * sym(W) * u), r"Only the symmetric part counts ($u = S$)."),
-    Step(Given(TOTAL_BOUND, ("W positive",)), r"Steps 2–5, and $W_s\succ0$; equality in the last only for $S=0$."),
+    Step(
+        Given(TOTAL_BOUND, ("W positive",)),
+        r"Steps 2–5, and $W_s\succ0$; equality in the last only for $S=0$.",
+    ),
     Step(
         SumIdentity(Sum(s[i, j], over(j)), Sum(x[i, a] * w[a, b] * total[b], over(a, d), over(b, d)), SCORES),
         r"Equality case. If $\sum_i e_i = 0$ then $S=0$, and each row is an equality in L1, so $s_{ij}$ does not depend "
@@ -69,24 +75,39 @@ T2 = Theorem(
     statement=r"If $A=A^\top\prec0$ and $W_s\succ0$ then $X(t)\to0$ from every start.",
     hypotheses=(A_SYMMETRIC, A_NEGATIVE, W_POSITIVE),
     claims=(
-        Claim("energy is positive", r"E = -\tfrac12\sum_i x_i^\top Ax_i \ge 0", AT_LEAST, lambda e: [(-energy(e), 0)]),
+        Claim(
+            "energy is positive",
+            r"E = -\tfrac12\sum_i x_i^\top Ax_i \ge 0",
+            AT_LEAST,
+            lambda e: [(-energy(e), 0)],
+        ),
         Claim("energy never grows", r"-\dot E \ge 0", AT_LEAST, lambda e: [(energy_rate(e), 0)]),
         DECREASE,
     ),
     steps=(
         *BALANCE_STEPS,
         Step(
-            Given(r"E = -\tfrac12\sum_i x_i^\top A x_i > 0 \text{ unless } X=0,\text{ and } E\to\infty \text{ as } \|X\|\to\infty", ("A negative",)),
+            Given(
+                r"E = -\tfrac12\sum_i x_i^\top A x_i > 0 \text{ unless } X=0,\text{ and } E\to\infty \text{ as } \|X\|\to\infty",
+                ("A negative",),
+            ),
             r"$E$ is a Lyapunov function: positive, proper.",
         ),
-        Step(Argued(r"\dot E = -\sum_i e_i < 0 \text{ unless } X = 0", (1, 2, 6, 8)), r"It decreases strictly."),
-        Step(Cited(r"X(t)\to 0 \text{ from every start}", "khalil2002"), r"Lyapunov's theorem for proper functions."),
+        Step(
+            Argued(r"\dot E = -\sum_i e_i < 0 \text{ unless } X = 0", (1, 2, 6, 8)), r"It decreases strictly."
+        ),
+        Step(
+            Cited(r"X(t)\to 0 \text{ from every start}", "khalil2002"),
+            r"Lyapunov's theorem for proper functions.",
+        ),
     ),
     source="Stated here; scenario 'nd' of arXiv 2512.03058 with both antisymmetric parts constrained.",
     remark=r"Sufficient only: nothing is claimed where a hypothesis fails. The rate is algebraic, not exponential.",
     concludes="X(t) → 0 from every start",
     examples=Examples(
-        witness=Instance.of(score=[[2, 1], [-1, 1]], response=[[-2, 1], [1, -1]], tokens=[[1, 2], [0, -1], [3, 1]]),
+        witness=Instance.of(
+            score=[[2, 1], [-1, 1]], response=[[-2, 1], [1, -1]], tokens=[[1, 2], [0, -1], [3, 1]]
+        ),
         near_miss=Instance.of(score=[[3, -4], [4, 3]], response=[[-3, -4], [4, -3]], tokens=[[1, 0]]),
         missing="A symmetric",
         boundary=Instance.of(score=[[1, 0], [0, 2]], response=[[-1, 0], [0, -3]], tokens=[[1, 2], [1, 2]]),

@@ -25,17 +25,31 @@ T3 = Theorem(
     r"$\infty$, so $\max_i\|x_i\|\to\infty$.",
     hypotheses=(A_SYMMETRIC, A_POSITIVE, W_POSITIVE, START_NONZERO),
     claims=(
-        Claim("energy is positive", r"E = \tfrac12\sum_i x_i^\top Ax_i > 0", MORE_THAN, lambda e: [(energy(e), 0)]),
+        Claim(
+            "energy is positive",
+            r"E = \tfrac12\sum_i x_i^\top Ax_i > 0",
+            MORE_THAN,
+            lambda e: [(energy(e), 0)],
+        ),
         Claim("energy grows", r"\dot E > 0", MORE_THAN, lambda e: [(energy_rate(e), 0)]),
         INCREASE,
     ),
     steps=(
         *BALANCE_STEPS,
-        Step(Given(r"E > 0 \text{ unless } X = 0,\ E\to\infty \text{ iff } \|X\|\to\infty", ("A positive",)), r"$E$ is positive and proper."),
-        Step(Given(r"E(0) > 0", ("start nonzero", "A positive")), r"The start is not the equilibrium."),
-        Step(Argued(r"\dot E = \sum_i e_i > 0 \text{ along the trajectory}", (1, 2, 6, 8, 10)), r"It increases strictly."),
         Step(
-            Cited(r"E \text{ bounded} \implies \dot E = 0 \text{ on the non-empty } \omega\text{-limit set}", "khalil2002"),
+            Given(r"E > 0 \text{ unless } X = 0,\ E\to\infty \text{ iff } \|X\|\to\infty", ("A positive",)),
+            r"$E$ is positive and proper.",
+        ),
+        Step(Given(r"E(0) > 0", ("start nonzero", "A positive")), r"The start is not the equilibrium."),
+        Step(
+            Argued(r"\dot E = \sum_i e_i > 0 \text{ along the trajectory}", (1, 2, 6, 8, 10)),
+            r"It increases strictly.",
+        ),
+        Step(
+            Cited(
+                r"E \text{ bounded} \implies \dot E = 0 \text{ on the non-empty } \omega\text{-limit set}",
+                "khalil2002",
+            ),
             r"LaSalle's invariance principle for a bounded trajectory.",
         ),
         Step(
@@ -47,7 +61,9 @@ T3 = Theorem(
     remark=r"It speaks of the largest token. That every token diverges is false: T8. 'Diverges' is as $t\to\infty$ (L6).",
     concludes="max‖x_i‖ → ∞ from every start but 0",
     examples=Examples(
-        witness=Instance.of(score=[[2, 1], [-1, 1]], response=[[2, 1], [1, 1]], tokens=[[1, 2], [0, -1], [3, 1]]),
+        witness=Instance.of(
+            score=[[2, 1], [-1, 1]], response=[[2, 1], [1, 1]], tokens=[[1, 2], [0, -1], [3, 1]]
+        ),
         near_miss=Instance.of(score=[[1, 0], [0, 1]], response=[[1, 0], [0, 1]], tokens=[[0, 0], [0, 0]]),
         missing="start nonzero",
         boundary=Instance.of(score=[[1, 0], [0, 2]], response=[[1, 0], [0, 3]], tokens=[[1, 2], [1, 2]]),

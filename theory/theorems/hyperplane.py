@@ -3,7 +3,7 @@
 from flint import fmpq
 from sympy import Derivative, IndexedBase, Max, Min, Sum, Symbol, exp
 
-from theory.derivation import Argued, Cited, Equality, Given, MatrixIdentity, Step, SumIdentity
+from theory.derivation import Cited, Equality, Given, MatrixIdentity, Step, SumIdentity
 from theory.hypotheses import LEFT_EIGENVECTOR, ONE_SIDE, RATE_POSITIVE
 from theory.lemmas.softmax import NORMALISER, SOFTMAX, over
 from theory.notation import P, V, a, d, ell, j, m_i, rate, t, x, z
@@ -41,30 +41,51 @@ T17 = Theorem(
             AT_LEAST,
             for_tokens(lambda e, i: (rate * Max(*_levels(e)), hyperplane_rate(e, i))),
         ),
-        Claim("every token moves outward", r"\dot z_i > 0", MORE_THAN, for_tokens(lambda e, i: (hyperplane_rate(e, i), 0))),
+        Claim(
+            "every token moves outward",
+            r"\dot z_i > 0",
+            MORE_THAN,
+            for_tokens(lambda e, i: (hyperplane_rate(e, i), 0)),
+        ),
     ),
     steps=(
         Step(MatrixIdentity(ell.T * (V * m_i), (V.T * ell).T * m_i), r"$\dot z_i=\ell^\top Vm_i$."),
         Step(Given(r"\dot z_i = \mu\,\ell^\top m_i", ("left eigenvector",)), r"$V^\top\ell=\mu\ell$."),
         Step(
             SumIdentity(
-                Sum(normal[a] * Sum(P[j] * x[j, a], over(j)), over(a, d)), Sum(P[j] * z[j], over(j)), SIDES, NORMALISER
+                Sum(normal[a] * Sum(P[j] * x[j, a], over(j)), over(a, d)),
+                Sum(P[j] * z[j], over(j)),
+                SIDES,
+                NORMALISER,
             ),
             r"$\ell^\top m_i=\sum_jP_{ij}z_j$, coordinate by coordinate.",
         ),
         Step(
-            SumIdentity(Sum(P[j] * (z[j] - level), over(j)), Sum(P[j] * z[j], over(j)) - level, SOFTMAX, NORMALISER),
+            SumIdentity(
+                Sum(P[j] * (z[j] - level), over(j)), Sum(P[j] * z[j], over(j)) - level, SOFTMAX, NORMALISER
+            ),
             r"An average: take $q=\min z$ (every summand $\ge0$) and $q=\max z$ (every summand $\le0$).",
         ),
         Step(
             Given(r"\mu\min_jz_j \le \dot z_i \le \mu\max_jz_j", ("left eigenvector", "rate positive")),
             r"Steps 2–4, and $\mu>0$.",
         ),
-        Step(Cited(r"D^+\max z\le\mu\max z,\quad D_+\min z\ge\mu\min z", "danskin1966"), r"Derivatives of extremes."),
-        Step(Equality(Derivative(level * exp(rate * t), t), rate * level * exp(rate * t)), r"The comparison equation."),
-        Step(Cited(r"e^{\mu t}\min z(0)\le z_i(t)\le e^{\mu t}\max z(0)", "khalil2002"), r"Comparison lemma."),
         Step(
-            Given(r"\|x_i(t)\|\ge z_i(t)/\|\ell\| \to \infty \text{ for every } i", ("one side", "rate positive")),
+            Cited(r"D^+\max z\le\mu\max z,\quad D_+\min z\ge\mu\min z", "danskin1966"),
+            r"Derivatives of extremes.",
+        ),
+        Step(
+            Equality(Derivative(level * exp(rate * t), t), rate * level * exp(rate * t)),
+            r"The comparison equation.",
+        ),
+        Step(
+            Cited(r"e^{\mu t}\min z(0)\le z_i(t)\le e^{\mu t}\max z(0)", "khalil2002"), r"Comparison lemma."
+        ),
+        Step(
+            Given(
+                r"\|x_i(t)\|\ge z_i(t)/\|\ell\| \to \infty \text{ for every } i",
+                ("one side", "rate positive"),
+            ),
             r"$\min z(0)>0$.",
         ),
     ),
@@ -73,13 +94,19 @@ T17 = Theorem(
     concludes="every start on one side of a hyperplane diverges, at exactly the rate μ",
     examples=Examples(
         witness=Instance.of(
-            score=[[1, -2], [3, 0]], value=[[2, 0], [5, -1]], ell=[1, 0], rate=2, tokens=[[1, 3], [2, -4], [5, 0]]
+            score=[[1, -2], [3, 0]],
+            value=[[2, 0], [5, -1]],
+            ell=[1, 0],
+            rate=2,
+            tokens=[[1, 3], [2, -4], [5, 0]],
         ),
         near_miss=Instance.of(
             score=[[1, 0], [0, 1]], value=[[1, 0], [0, 1]], ell=[1, 0], rate=1, tokens=[[1, 0], [-2, 1]]
         ),
         missing="one side",
-        boundary=Instance.of(score=[[1, 2], [0, 1]], value=[[1, 0], [0, 3]], ell=[1, 0], rate=1, tokens=[[1, 3], [1, 3]]),
+        boundary=Instance.of(
+            score=[[1, 2], [0, 1]], value=[[1, 0], [0, 3]], ell=[1, 0], rate=1, tokens=[[1, 3], [1, 3]]
+        ),
     ),
     wrong_constants=(Planted("rate μ replaced by 3μ/2", scale={rate: fmpq(3, 2)}),),
 )

@@ -63,8 +63,12 @@ T1 = Theorem(
     concludes="pairwise A-distances move one way (A ≻ 0: apart, A ≺ 0: together)",
     formula=MONOTONE_DISTANCES,
     examples=Examples(
-        witness=Instance.of(score=[[2, 3], [3, 5]], response=[[1, 0], [0, 10]], tokens=[[1, -1], [-1, 1], [0, 2]]),
-        near_miss=Instance.of(score=[[1, 0], [0, 1]], response=[[1, 3], [-3, 1]], tokens=[[2, 0], [0, 1], [-1, 1]]),
+        witness=Instance.of(
+            score=[[2, 3], [3, 5]], response=[[1, 0], [0, 10]], tokens=[[1, -1], [-1, 1], [0, 2]]
+        ),
+        near_miss=Instance.of(
+            score=[[1, 0], [0, 1]], response=[[1, 3], [-3, 1]], tokens=[[2, 0], [0, 1], [-1, 1]]
+        ),
         missing="A symmetric",
         boundary=Instance.of(score=[[1, 2], [0, 1]], response=[[2, 1], [1, 2]], tokens=[[1, 1], [1, 1]]),
     ),

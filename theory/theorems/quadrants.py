@@ -1,14 +1,13 @@
 """T10: the signs of (A, W_s) give four regimes; and a gap with a positive limit."""
 
-from sympy import Derivative, Rational, Symbol, exp, expint, log, oo
+from sympy import Derivative, Rational, Symbol, exp, expint
 
-from theory.derivation import Argued, Certified, Cited, Equality, FromLemma, Given, MatrixIdentity, Positive, Step
+from theory.derivation import Argued, Certified, Cited, Equality, FromLemma, Given, MatrixIdentity, Step
 from theory.hypotheses import A_DEFINITE, A_SYMMETRIC, W_DEFINITE
-from theory.lemmas.inertia import INERTIA
-from theory.notation import A, V, W, omega, outward, sym, u
+from theory.notation import A, V, W, omega, outward, sym
 from theory.quantities import for_tokens, quadratic
 from theory.system import Instance
-from theory.theorem import MORE_THAN, AT_LEAST, Claim, Examples, Theorem
+from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Theorem
 from theory.theorems.pairwise import DISTANCE, MONOTONE_DISTANCE, MONOTONE_DISTANCES
 
 first, gap = Symbol("x_1", positive=True), Symbol("g", positive=True)
@@ -53,9 +52,15 @@ T10 = Theorem(
     ),
     steps=(
         Step(FromLemma("T1", MONOTONE_DISTANCES), r"Distances: the sign of $A$ decides."),
-        Step(MatrixIdentity(A * V + V.T * A, 2 * sym(W), where={W: A * V}), r"Consensus: Lyapunov's equation for $\dot x=Vx$."),
         Step(
-            Given(r"\omega\,\tfrac{d}{dt}\,x^\top Ax = 2\,\omega\,x^\top W_s x > 0,\quad x \neq 0", ("W definite",)),
+            MatrixIdentity(A * V + V.T * A, 2 * sym(W), where={W: A * V}),
+            r"Consensus: Lyapunov's equation for $\dot x=Vx$.",
+        ),
+        Step(
+            Given(
+                r"\omega\,\tfrac{d}{dt}\,x^\top Ax = 2\,\omega\,x^\top W_s x > 0,\quad x \neq 0",
+                ("W definite",),
+            ),
             r"Equal tokens: the $A$-form grows for $\omega=1$ and falls for $\omega=-1$.",
         ),
         Step(
@@ -68,12 +73,16 @@ T10 = Theorem(
             r"$\dot g=m_2-m_1$.",
         ),
         Step(
-            Equality(growth_of_gap / gap + exp(-first * gap) / (1 + exp(-first * gap)), _weight_on_second(second)),
+            Equality(
+                growth_of_gap / gap + exp(-first * gap) / (1 + exp(-first * gap)), _weight_on_second(second)
+            ),
             r"So $\dot g/g\ge-\frac{e^{-x_1g}}{1+e^{-x_1g}}\ge-e^{-x_1g}$, as the attention weight on the right is positive.",
         ),
         Step(
-            Equality(Derivative(expint(1, Symbol("c", positive=True)), Symbol("c", positive=True)),
-                     -exp(-Symbol("c", positive=True)) / Symbol("c", positive=True)),
+            Equality(
+                Derivative(expint(1, Symbol("c", positive=True)), Symbol("c", positive=True)),
+                -exp(-Symbol("c", positive=True)) / Symbol("c", positive=True),
+            ),
             r"By T17 ($\ell=1$, $\mu=1$) $x_1(t)\ge e^t$ for the start $x=(1,2)$. While $g\ge c$, $\log g(t)\ge-\int_0^\infty e^{-ce^t}dt=-E_1(c)$; "
             r"with $y=ce^t$ the integral is $\int_c^\infty e^{-y}dy/y$.",
         ),
@@ -90,7 +99,9 @@ T10 = Theorem(
     remark=r"Shrinking distances do not mean that tokens meet; what generically happens to the mean is not claimed.",
     concludes="which quadrant: distances follow the sign of A, the consensus follows the product of the signs",
     examples=Examples(
-        witness=Instance.of(score=[[-2, 1], [-1, -1]], response=[[-2, 1], [1, -1]], tokens=[[1, 2], [0, -1], [3, 1]]),
+        witness=Instance.of(
+            score=[[-2, 1], [-1, -1]], response=[[-2, 1], [1, -1]], tokens=[[1, 2], [0, -1], [3, 1]]
+        ),
         near_miss=Instance.of(score=[[1, 0], [0, -1]], response=[[1, 0], [0, 1]], tokens=[[0, 1], [1, 3]]),
         missing="W definite",
         boundary=Instance.of(score=[[1, 0], [0, 1]], response=[[-1, 0], [0, -1]], tokens=[[1, 1], [1, 1]]),

@@ -3,7 +3,16 @@
 from flint import fmpq
 from sympy import Add, Derivative, IndexedBase, Integer, Sum, Symbol, exp
 
-from theory.derivation import Argued, Cited, ConvexMinimum, FromLemma, Given, MatrixIdentity, Step, SumIdentity
+from theory.derivation import (
+    Argued,
+    Cited,
+    ConvexMinimum,
+    FromLemma,
+    Given,
+    MatrixIdentity,
+    Step,
+    SumIdentity,
+)
 from theory.hypotheses import A_DEFINITE, W_POSITIVE, W_SYMMETRIC
 from theory.lemmas.softmax import over
 from theory.notation import A, V, W, a, b, d, i, j, n, s, sigma, sym, tau, u, unit, w, x, x_i, x_j
@@ -27,7 +36,8 @@ def partition_rate(e: ExplicitSystem):
     """Ḟ along the flow, for any W: Σ_ij e^{s_ij}(ẋ_iᵀWx_j + x_iᵀWẋ_j)."""
     return Add(
         *(
-            e.g[p, q] * (quadratic(e.W, e.velocity(p), e.token(q)) + quadratic(e.W, e.token(p), e.velocity(q)))
+            e.g[p, q]
+            * (quadratic(e.W, e.velocity(p), e.token(q)) + quadratic(e.W, e.token(p), e.velocity(q)))
             for p in range(e.n)
             for q in range(e.n)
         )
@@ -48,7 +58,9 @@ T5 = Theorem(
     r"$X(0)\ne0$ give $\max_i\|x_i\|\to\infty$.",
     hypotheses=(W_SYMMETRIC, W_POSITIVE, A_DEFINITE),
     claims=(
-        Claim("F is at least n²", r"F \ge n^2", AT_LEAST, lambda e: [(partition_total(e), Integer(e.n) ** 2)]),
+        Claim(
+            "F is at least n²", r"F \ge n^2", AT_LEAST, lambda e: [(partition_total(e), Integer(e.n) ** 2)]
+        ),
         Claim("F moves one way", r"\sigma\dot F \ge 0", AT_LEAST, lambda e: [(sigma * partition_rate(e), 0)]),
         Claim(
             "F's balance",
@@ -61,8 +73,8 @@ T5 = Theorem(
         Step(MatrixIdentity(x_i.T * W * x_j, x_j.T * W * x_i), r"Scores are symmetric: $W = W^\top$."),
         Step(
             SumIdentity(
-                Derivative(Sum(exp(s[i, j] + tau * score_rate[i, j]), over(i), over(j)), tau).subs(tau, 0),
-                Sum(exp(s[i, j]) * score_rate[i, j], over(i), over(j)),
+                Derivative(Sum(exp(s[i, j] + tau * score_rate[i, j]), over(i), over(j)), tau),
+                Sum(exp(s[i, j] + tau * score_rate[i, j]) * score_rate[i, j], over(i), over(j)),
             ),
             r"Chain rule, at $\tau=0$: $\dot F=\sum_{ij}e^{s_{ij}}\dot s_{ij}$, $r_{ij}=\dot s_{ij}$.",
         ),
@@ -71,12 +83,18 @@ T5 = Theorem(
                 Sum(
                     G[i, j]
                     * Sum(
-                        (velocity[i, a] * x[j, b] + x[i, a] * velocity[j, b]) * w[a, b], over(a, d), over(b, d)
+                        (velocity[i, a] * x[j, b] + x[i, a] * velocity[j, b]) * w[a, b],
+                        over(a, d),
+                        over(b, d),
                     ),
                     over(i),
                     over(j),
                 ),
-                Sum(velocity[i, a] * 2 * Sum(G[i, j] * w[a, b] * x[j, b], over(j), over(b, d)), over(i), over(a, d)),
+                Sum(
+                    velocity[i, a] * 2 * Sum(G[i, j] * w[a, b] * x[j, b], over(j), over(b, d)),
+                    over(i),
+                    over(a, d),
+                ),
                 symmetric=(w, G),
                 needs=("W symmetric",),
             ),
@@ -90,7 +108,10 @@ T5 = Theorem(
             MatrixIdentity(u.T * A.I * u, (A.I.T * u).T * sym(A) * (A.I.T * u), sizes=(1, 2)),
             r"$A^{-1}$ has the sign of $A_s$ (congruence by $A^{-\top}$).",
         ),
-        Step(Given(r"\sigma\dot F \ge 0,\text{ with equality only if every } g_i = 0", ("A definite",)), r"$\sigma A_s\succ0$; $Z_i>0$."),
+        Step(
+            Given(r"\sigma\dot F \ge 0,\text{ with equality only if every } g_i = 0", ("A definite",)),
+            r"$\sigma A_s\succ0$; $Z_i>0$.",
+        ),
         Step(ConvexMinimum(exp(shift) - 1 - shift, shift, Integer(0)), r"$e^u\ge1+u$, equality only at 0."),
         Step(
             SumIdentity(
@@ -101,7 +122,10 @@ T5 = Theorem(
             r"So $F\ge n^2+S^\top WS$, $S=\sum_ix_i$.",
         ),
         Step(
-            Given(r"F \ge n^2,\text{ equality only if all } s_{ij}=0,\text{ so } s_{ii}=0,\ x_i=0", ("W positive",)),
+            Given(
+                r"F \ge n^2,\text{ equality only if all } s_{ij}=0,\text{ so } s_{ii}=0,\ x_i=0",
+                ("W positive",),
+            ),
             r"$S^\top WS\ge0$.",
         ),
         Step(FromLemma("L1", MEAN_BOUND, row_of_attention), r"For the critical points of $F$."),
@@ -110,13 +134,18 @@ T5 = Theorem(
             r"$g_i=0$ means $Wm_i=0$, so $e_i=x_i^\top Wm_i=0$ for all $i$; then $0=\sum_ie_i\ge\frac1nS^\top WS\ge0$, each row is an "
             r"equality in L1, every $s_{ij}=\frac1nx_i^\top WS=0$, and $s_{ii}=0$ gives $x_i=0$.",
         ),
-        Step(Given(r"F \ge \sum_i e^{\lambda\|x_i\|^2},\ \lambda=\lambda_{\min}(W)>0", ("W positive",)), r"$F$ is proper."),
+        Step(
+            Given(r"F \ge \sum_i e^{\lambda\|x_i\|^2},\ \lambda=\lambda_{\min}(W)>0", ("W positive",)),
+            r"$F$ is proper.",
+        ),
         Step(
             Cited(r"\text{bounded trajectories approach the set } \{\dot F = 0\} = \{X = 0\}", "khalil2002"),
             r"LaSalle's invariance principle.",
         ),
         Step(
-            Argued(r"\sigma=-1: X\to0;\qquad \sigma=1,\ X(0)\ne0: \max_i\|x_i\|\to\infty", (6, 9, 11, 12, 13)),
+            Argued(
+                r"\sigma=-1: X\to0;\qquad \sigma=1,\ X(0)\ne0: \max_i\|x_i\|\to\infty", (6, 9, 11, 12, 13)
+            ),
             r"$\sigma=-1$: sublevel sets of $F$ are compact and invariant. $\sigma=1$: a bounded trajectory would approach "
             r"$X=0$, where $F=n^2<F(X(0))$, yet $F$ increases.",
         ),
@@ -125,7 +154,9 @@ T5 = Theorem(
     remark=r"With both antisymmetric parts free the conclusion is false: T7.",
     concludes="A_s ≺ 0: X(t) → 0 from every start; A_s ≻ 0: max‖x_i‖ → ∞ from every start but 0",
     examples=Examples(
-        witness=Instance.of(score=[[2, 1], [1, 1]], response=[[-1, 2], [-2, -1]], tokens=[[1, 0], [0, -1], [1, 1]]),
+        witness=Instance.of(
+            score=[[2, 1], [1, 1]], response=[[-1, 2], [-2, -1]], tokens=[[1, 0], [0, -1], [1, 1]]
+        ),
         near_miss=Instance.of(score=[[3, -4], [4, 3]], response=[[-3, -4], [4, -3]], tokens=[[1, 0], [1, 0]]),
         missing="W symmetric",
         boundary=Instance.of(score=[[2, 1], [1, 1]], response=[[1, 2], [-2, 1]], tokens=[[0, 0], [0, 0]]),

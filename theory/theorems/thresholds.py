@@ -26,7 +26,12 @@ T4 = Theorem(
     r"drawn below $\kappa_n/(2\lambda)$ exponentially fast.",
     hypotheses=(A_SYMMETRIC, A_DEFINITE, W_POSITIVE),
     claims=(
-        Claim("energy is positive", r"E_i \ge 0", AT_LEAST, for_tokens(lambda e, i: (sigma * token_energy(e, i), 0))),
+        Claim(
+            "energy is positive",
+            r"E_i \ge 0",
+            AT_LEAST,
+            for_tokens(lambda e, i: (sigma * token_energy(e, i), 0)),
+        ),
         Claim("the rate is positive", r"\lambda > 0", MORE_THAN, lambda e: [(lam, 0)]),
         Claim(
             "energy inequality",
@@ -42,21 +47,28 @@ T4 = Theorem(
         ),
         Step(FromLemma("L4", RESPONSE), r"The right-hand side is the attended score $e_i$."),
         Step(FromLemma("L2", FREE_ENERGY), r"The attended score is close to the largest score."),
-        Step(MatrixIdentity(x_i.T * W * x_i, x_i.T * sym(W) * x_i), r"The largest score is at least the self score."),
-        Step(Given(r"\lambda > 0", ("A definite", "W positive")), r"Both matrices of the pencil are positive definite."),
+        Step(
+            MatrixIdentity(x_i.T * W * x_i, x_i.T * sym(W) * x_i),
+            r"The largest score is at least the self score.",
+        ),
+        Step(
+            Given(r"\lambda > 0", ("A definite", "W positive")),
+            r"Both matrices of the pencil are positive definite.",
+        ),
         Step(
             Cited(r"x_i^\top W_s x_i \ge \lambda\, x_i^\top(\sigma A)x_i = 2\lambda E_i", "horn2012"),
             r"Rayleigh quotient of the pencil $(W_s, \sigma A)$.",
         ),
-        Step(
-            Argued(r"\sigma\dot E_i \ge 2\lambda E_i - \kappa_n", (1, 2, 3, 4, 6)), r"Put together."
-        ),
+        Step(Argued(r"\sigma\dot E_i \ge 2\lambda E_i - \kappa_n", (1, 2, 3, 4, 6)), r"Put together."),
         Step(
             Equality(Derivative(bound, t), 2 * rate * bound - kappa),
             r"The comparison solution from $E_0$, for $\sigma=1$; for $\sigma=-1$ replace $t$ by $-t$.",
         ),
         Step(
-            Cited(r"\sigma\left(E_i(t) - \left[\tfrac{\kappa_n}{2\lambda} + \left(E_i(0)-\tfrac{\kappa_n}{2\lambda}\right)e^{2\sigma\lambda t}\right]\right) \ge 0", "khalil2002"),
+            Cited(
+                r"\sigma\left(E_i(t) - \left[\tfrac{\kappa_n}{2\lambda} + \left(E_i(0)-\tfrac{\kappa_n}{2\lambda}\right)e^{2\sigma\lambda t}\right]\right) \ge 0",
+                "khalil2002",
+            ),
             r"Comparison lemma. Energy is quadratic, so norms move like $e^{\lambda t}$.",
         ),
     ),
@@ -64,7 +76,9 @@ T4 = Theorem(
     remark=r"Nothing is claimed of a token that starts below the threshold when $A\succ0$.",
     concludes="a threshold on each token's energy (A ≻ 0: diverges above it, A ≺ 0: drawn below it)",
     examples=Examples(
-        witness=Instance.of(score=[[2, 1], [-1, 1]], response=[[2, 1], [1, 1]], tokens=[[3, 2], [0, -1], [3, 1]]),
+        witness=Instance.of(
+            score=[[2, 1], [-1, 1]], response=[[2, 1], [1, 1]], tokens=[[3, 2], [0, -1], [3, 1]]
+        ),
         near_miss=Instance.of(score=[[1, 0], [0, -1]], response=[[1, 0], [0, 1]], tokens=[[1, 2], [2, 1]]),
         missing="W positive",
         boundary=Instance.of(score=[[1, 0], [0, 1]], response=[[-1, 0], [0, -1]], tokens=[[2, 1]]),
