@@ -1,16 +1,18 @@
-"""Sign of a symmetric matrix, by LDLᵀ over the rationals or over Arb balls.
+"""Sign of a symmetric matrix, by LDLᵀ over the rationals, or by a congruence or LDLᵀ over Arb balls.
 
-Eigenvalues are never used as proof: floats propose a shift or a witness, the factorisation or the
-witness's quadratic form proves it. Sylvester's law of inertia makes the signs of the pivots the signs of
-the eigenvalues (Golub & Van Loan, Matrix Computations, §4.4).
+Eigenvalues are never used as proof: floats propose a shift, a witness or a congruence; the factorisation, the
+witness's quadratic form or Gershgorin's discs prove it. Sylvester's law of inertia makes the signs of the
+pivots the signs of the eigenvalues (Golub & Van Loan, Matrix Computations, §4.4).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
+import numpy as np
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
 
-from theory.proposals import smallest_pencil_eigenpair
+from theory.proposals import dyadic, eigenpairs, smallest_pencil_eigenpair
 from theory.verdict import Grade, Verdict, fails, holds, undecided
 from theory.weights import identity
 
@@ -33,12 +35,34 @@ def inertia(matrix: fmpq_mat) -> tuple[Inertia, Grade] | None:
     if matrix.nrows() <= EXACT_SIZE:
         found = _ldl(matrix)
         return (found, Grade.EXACT) if found else None
+    found = _by_congruence(matrix)
+    if found:
+        return found, Grade.INTERVAL
     for precision in BALL_PRECISIONS:
         with ctx.workprec(precision):
             found = _ldl(arb_mat(matrix))
         if found:
             return found, Grade.INTERVAL
     return None
+
+
+def _by_congruence(matrix: fmpq_mat) -> Inertia | None:
+    """Signs of the diagonal of XMXᵀ, X a guess at the eigenvectors; None unless it dominates every row.
+
+    By Gershgorin a dominant diagonal has the signs of the eigenvalues and makes XMXᵀ regular, hence X too,
+    and Sylvester's law applies: nothing is assumed of X. Two matrix products, so fast where d is large.
+    """
+    try:
+        guess = dyadic(np.array([vector.real for _, vector in eigenpairs(matrix)]))
+    except ValueError:  # numpy's LinAlgError: the floats gave up
+        return None
+    with ctx.workprec(BALL_PRECISIONS[0]):
+        near_diagonal = (arb_mat(guess) * arb_mat(matrix) * arb_mat(guess.transpose())).tolist()
+        positive = negative = 0
+        for i, row in enumerate(near_diagonal):
+            rest = sum((abs(entry) for j, entry in enumerate(row) if j != i), arb(0))
+            positive, negative = positive + (row[i] > rest), negative + (row[i] < -rest)
+    return Inertia(positive, negative, 0) if positive + negative == len(near_diagonal) else None
 
 
 def _ldl(matrix: fmpq_mat | arb_mat) -> Inertia | None:
@@ -92,19 +116,27 @@ def positive_definite(form: fmpq_mat, metric: fmpq_mat | None = None, unit: arb 
         quotient = rayleigh_quotient(form, metric, witness)
         if quotient < 0:
             return fails(
-                Grade.EXACT, "a vector u with uᵀMu < 0 is known exactly", f"≤ {decimal(quotient * unit)}"
+                Grade.EXACT,
+                "a vector u with uᵀMu < 0 is known exactly",
+                f"≤ {decimal_bound(quotient * unit, ROUND_CEILING)}",
             )
     bound = guess - abs(guess) * _SLACK
     if bound > 0:
         shifted = inertia(form - metric * bound)
         if shifted and shifted[0].positive == form.nrows():
-            return holds(shifted[1], "LDLᵀ has positive pivots", f"≥ {decimal(bound * unit)}")
+            return holds(
+                shifted[1],
+                "Sylvester's law: every pivot is positive",
+                f"≥ {decimal_bound(bound * unit, ROUND_FLOOR)}",
+            )
     found = inertia(form)
     if found is None:
-        return undecided("the pivots of LDLᵀ stay undetermined at the highest precision")
+        return undecided("the signs of the pivots stay undetermined at the highest precision")
     if found[0].positive == form.nrows():
-        return holds(found[1], "LDLᵀ has positive pivots", "> 0")
-    return fails(found[1], f"LDLᵀ has {found[0].negative} negative and {found[0].zero} zero pivots", "≤ 0")
+        return holds(found[1], "Sylvester's law: every pivot is positive", "> 0")
+    return fails(
+        found[1], f"Sylvester's law: {found[0].negative} negative and {found[0].zero} zero pivots", "≤ 0"
+    )
 
 
 def rayleigh_quotient(form: fmpq_mat, metric: fmpq_mat, vector: fmpq_mat) -> fmpq:
@@ -115,3 +147,11 @@ def rayleigh_quotient(form: fmpq_mat, metric: fmpq_mat, vector: fmpq_mat) -> fmp
 def decimal(value: fmpq | arb, digits: int = 4) -> str:
     """A short decimal of a rational or ball, for people (the verdict itself was decided exactly)."""
     return arb(value).mid().str(digits, radius=False)
+
+
+def decimal_bound(value: fmpq | arb, rounding: str) -> str:
+    """A four-digit decimal certainly ≤ the value (ROUND_FLOOR) or ≥ it (ROUND_CEILING)."""
+    ball = arb(value)
+    mantissa, exponent = (ball.lower() if rounding == ROUND_FLOOR else ball.upper()).man_exp()
+    end = fmpq(mantissa) * fmpq(2) ** int(exponent)
+    return f"{Context(prec=4, rounding=rounding).divide(Decimal(int(end.p)), Decimal(int(end.q))):g}"

@@ -6,12 +6,13 @@ sequences of the characteristic polynomial when the matrix is small.
 """
 
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR
 
 import numpy as np
 from flint import acb, acb_mat, arb, ctx, fmpq, fmpq_mat
 from sympy import Poly, Rational, Symbol
 
-from theory.definiteness import EXACT_SIZE, decimal, positive_definite
+from theory.definiteness import EXACT_SIZE, decimal, decimal_bound, positive_definite
 from theory.proposals import eigenpairs, lyapunov_solution
 from theory.verdict import Grade, Verdict, fails, holds, undecided
 from theory.weights import identity, symmetric_part
@@ -96,6 +97,28 @@ def hurwitz(matrix: fmpq_mat) -> Verdict:
     if size <= EXACT_SIZE and any(c <= 0 for c in list(matrix.charpoly())):
         return fails(Grade.EXACT, "its characteristic polynomial has a coefficient ≤ 0", f"≈ {-abscissa:.4g}")
     return undecided("no eigenvalue could be certified on either side", f"≈ {-abscissa:.4g}")
+
+
+def unstable(matrix: fmpq_mat) -> Verdict:
+    """Is there an eigenvalue with positive real part? The margin bounds the largest real part.
+
+    HOLDS by an enclosed eigenvalue (interval) or a positive trace (exact), FAILS if the matrix is Hurwitz.
+    An eigenvalue exactly on the imaginary axis, with none to its right, stays UNDECIDED.
+    """
+    guesses = eigenpairs(matrix)
+    for value, vector in guesses[:2]:
+        pair = enclose_eigenpair(matrix, value, vector) if value.real > 0 else None
+        if pair is not None and pair.value.real > 0:
+            return holds(
+                Grade.INTERVAL, "an enclosed eigenvalue", f"≥ {decimal_bound(pair.value.real, ROUND_FLOOR)}"
+            )
+    mean = sum((matrix[i, i] for i in range(matrix.nrows())), fmpq(0)) / matrix.nrows()
+    if mean > 0:
+        return holds(Grade.EXACT, "the trace is positive", f"≥ {decimal_bound(mean, ROUND_FLOOR)}")
+    verdict = hurwitz(matrix) if guesses[0][0].real < 0 else undecided("")
+    if verdict.holds:
+        return fails(verdict.grade, f"Hurwitz: {verdict.reason}", "< 0")
+    return undecided("no eigenvalue to the right of the imaginary axis could be certified")
 
 
 def positive_eigenvalue(matrix: fmpq_mat) -> Verdict:

@@ -31,16 +31,11 @@ class Claim:
     formula: str  # LaTeX
     relation: str
     sides: Callable[[ExplicitSystem], Sides]
+    reverse: bool = False  # planted: the sides change places
 
-    def reversed(self) -> "Claim":
-        """The planted opposite: left ≤ right; for an identity, left = −right."""
-        if self.relation == EQUAL:
-            return replace(
-                self, name=f"{self.name}, sign reversed", sides=lambda e: [(p, -q) for p, q in self.sides(e)]
-            )
-        return replace(
-            self, name=f"{self.name}, reversed", sides=lambda e: [(q, p) for p, q in self.sides(e)]
-        )
+    def oriented(self, left, right):
+        """The two sides as they stand in the relation: swapped by a planted reversal."""
+        return (right, left) if self.reverse else (left, right)
 
 
 @dataclass(frozen=True)
@@ -102,9 +97,13 @@ class Theorem:
 
     @cached_property
     def planted(self) -> tuple[Planted, ...]:
-        """Every dropped hypothesis, every reversed claim, and the wrong constants stated with the theorem."""
+        """Every dropped hypothesis, every reversed inequality, and the wrong constants stated with the theorem."""
         dropped = tuple(Planted(f"without '{h.key}'", drop=h.key) for h in self.hypotheses)
-        turned = tuple(Planted(f"'{c.name}' with its sign reversed", reverse=c.name) for c in self.claims)
+        turned = tuple(
+            Planted(f"'{c.name}' with its sign reversed", reverse=c.name)
+            for c in self.claims
+            if c.relation != EQUAL
+        )
         return dropped + turned + self.wrong_constants
 
     def plant(self, planted: Planted) -> "Theorem":
@@ -112,7 +111,7 @@ class Theorem:
         return replace(
             self,
             hypotheses=tuple(h for h in self.hypotheses if h.key != planted.drop),
-            claims=tuple(c.reversed() if c.name == planted.reverse else c for c in self.claims),
+            claims=tuple(replace(c, reverse=True) if c.name == planted.reverse else c for c in self.claims),
         )
 
     def claim(self, name: str) -> Claim:
@@ -132,9 +131,10 @@ class Theorem:
 def sides(
     claim: Claim, instance: Instance, scale: Mapping[Symbol, fmpq] | None = None
 ) -> list[tuple[arb, arb]]:
-    """Enclosures of (left, right) of every item of the claim."""
+    """Enclosures of (left, right) of every item of the claim, 128 bits; `scale` multiplies constants."""
     values = Values.at(instance, dict(scale or {}))
-    return [tuple(values.enclose(sympify(side)) for side in item) for item in claim.sides(values.system)]  # type: ignore[misc]
+    pairs = claim.sides(values.system)
+    return [claim.oriented(*(values.enclose(sympify(side)) for side in pair)) for pair in pairs]
 
 
 def judge_sides(relation: str, items: list[tuple[arb, arb]]) -> Verdict:

@@ -111,9 +111,17 @@ class Weights:
 
     @classmethod
     def from_response(cls, score: Any, response: Any) -> "Weights":
-        """From W and an invertible A, with V = A⁻¹W."""
+        """From W and an invertible A, with V = A⁻¹W. Raises InputError for a singular or mismatched A."""
         score, response = rational_matrix("score", score), rational_matrix("response", response)
-        return cls(score, response.solve(score))
+        try:
+            return cls(score, response.solve(score))
+        except (ZeroDivisionError, ValueError) as error:
+            raise InputError(
+                "response",
+                got=f"a {'singular' if isinstance(error, ZeroDivisionError) else 'mismatched'} matrix",
+                expected="an invertible matrix of the size of score",
+                fix="give V itself where A is not invertible",
+            ) from error
 
     @classmethod
     def from_projections(cls, query: Any, key: Any, value: Any, scale: Any = None) -> "Weights":

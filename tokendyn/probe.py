@@ -1,0 +1,222 @@
+"""Searching for violations of a statement, and replaying what was found.
+
+Floating point only screens: whatever looks like a violation is decided again by the exact half, at the
+same rational numbers. A counterexample is certified or it is none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from flint import fmpq, fmpq_mat
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as hypothesis_seed
+from sympy import Symbol
+from torch import Generator, Tensor
+
+from theory.errors import InputError
+from theory.registry import statement
+from theory.system import Instance
+from theory.theorem import EQUAL, MORE_THAN, Claim, Planted, Theorem
+from theory.verdict import Verdict
+from tokendyn.moment import Moment, from_instance
+from tokendyn.row import Row
+from tokendyn.sampling import SIZES, instances, sample
+
+ALARM = 1e-10
+"""Relative gap from which a float result is decided exactly.
+
+Sides lose about 1e-14 to rounding (condition numbers of the families stay below 100), so 1e-10 lets no true
+violation of that size through and raises few false alarms.
+"""
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """An exact system that satisfies the hypotheses and certainly violates the claim."""
+
+    theorem: str
+    planted: str  # name of the planted variant, "" for the statement itself
+    claim: str
+    instance: Instance
+    verdict: Verdict
+
+    def describe(self) -> dict:
+        """JSON-able; `replay` takes it back. Numbers are fractions as text."""
+        parts = {
+            "score": self.instance.form,
+            "value": self.instance.value,
+            "response": self.instance.given_response,
+            "tokens": self.instance.tokens,
+            "ell": self.instance.ell,
+        }
+        return {
+            "theorem": self.theorem,
+            "planted": self.planted,
+            "claim": self.claim,
+            "gap": self.verdict.margin,
+            "rate": None if self.instance.rate is None else str(self.instance.rate),
+            **{name: None if m is None else _text(m) for name, m in parts.items()},
+        }
+
+
+def _text(matrix: fmpq_mat) -> list[list[str]]:
+    return [[str(entry) for entry in row] for row in matrix.tolist()]
+
+
+def replay(data: Mapping) -> Verdict:
+    """Re-decide a described counterexample exactly: FAILS if it still refutes.
+
+    Raises InputError for a description that names nothing known or does not satisfy the hypotheses.
+    """
+    try:
+        theorem, planted = _variant(data["theorem"], data["planted"])
+        claim = next(c for c in theorem.claims if c.name == data["claim"])
+        instance = _instance(data)
+    except (KeyError, StopIteration, ValueError, TypeError, ZeroDivisionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "counterexample",
+            got=f"{type(error).__name__}: {error}",
+            expected="what `verify --json` writes",
+            fix="pass one entry of a 'counterexample' field unchanged",
+        ) from error
+    applies = theorem.applies(instance)
+    if not applies.holds:
+        raise InputError(
+            "counterexample",
+            got=f"a system outside the hypotheses ({applies.reason})",
+            expected="a system that satisfies them",
+            fix="pass the stored counterexample unchanged",
+        )
+    return theorem.judge(claim, instance, planted.scale)
+
+
+def _variant(identifier: str, name: str) -> tuple[Theorem, Planted]:
+    theorem = statement(identifier)
+    planted = next((p for p in theorem.planted if p.name == name), Planted(""))
+    if planted.name != name:
+        raise InputError(
+            "planted", got=repr(name), expected=f"a planted variant of {identifier}", fix="see verify"
+        )
+    return theorem.plant(planted), planted
+
+
+def _instance(data: Mapping) -> Instance:
+    def matrix(name: str):
+        return None if data[name] is None else [[Fraction(entry) for entry in row] for row in data[name]]
+
+    ell = matrix("ell")
+    return Instance.of(
+        score=matrix("score"),
+        value=None if data["response"] is not None else matrix("value"),
+        response=matrix("response"),
+        tokens=matrix("tokens"),
+        ell=None if ell is None else [row[0] for row in ell],
+        rate=None if data["rate"] is None else Fraction(data["rate"]),
+    )
+
+
+def float_scale(scale: Mapping[Symbol, fmpq]) -> dict[str, float]:
+    """The planted constants for the floating-point half."""
+    return {symbol.name: int(q.p) / int(q.q) for symbol, q in scale.items()}
+
+
+def relative_gaps(row: Row, claim: Claim, moment: Moment) -> Tensor:
+    """Smallest margin of the claim per system, (batch,); +inf where the claim has no items (no pairs).
+
+    Relative to the largest side or score of the system (at least 1e-3, as weights are of order 1): the
+    rounding that a side can carry is measured by what it was computed from.
+    """
+    left, right = claim.oriented(*row.sides[claim.name](moment))
+    if left.shape[1] == 0:
+        return torch.full((len(moment.x),), torch.inf, dtype=left.dtype)
+    scores = moment.system.scores(moment.x).flatten(1).abs().amax(1, keepdim=True)
+    size = torch.maximum(torch.maximum(left.abs(), right.abs()).amax(1, keepdim=True), scores).clamp(min=1e-3)
+    gap = torch.where(size > 0, (left - right) / size, 0.0)
+    return (-gap.abs() if claim.relation == EQUAL else gap).amin(1)
+
+
+def alarms(claim: Claim, gaps: Tensor) -> Tensor:
+    """Which systems the exact half must look at; NaN always."""
+    calm = gaps > ALARM if claim.relation == MORE_THAN else gaps >= -ALARM
+    return ~calm
+
+
+def confirm(theorem: Theorem, planted: Planted, claim: Claim, instance: Instance) -> Counterexample | None:
+    """The instance as a certified counterexample, or None: hypotheses proved, claim refuted."""
+    if not theorem.applies(instance).holds:
+        return None
+    verdict = theorem.judge(claim, instance, planted.scale)
+    return Counterexample(theorem.id, planted.name, claim.name, instance, verdict) if verdict.fails else None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Random systems tried: how many, the smallest margins, and what the exact half said of the alarms."""
+
+    systems: int
+    smallest: dict[str, float]  # per claim, relative; identities: minus the largest relative gap
+    alarms: int
+    open_alarms: int  # alarms not decided, for want of time
+    counterexample: Counterexample | None
+
+
+def sweep(
+    theorem: Theorem, row: Row, planted: Planted, samples: int, seed: int, device: str = "cpu"
+) -> Sweep:
+    """Check every claim on `samples` random systems that satisfy the hypotheses."""
+    smallest = {claim.name: torch.inf for claim in theorem.claims}
+    raised = undecided = tried = 0
+    for index, (n, d) in enumerate(SIZES):
+        batch = -(-samples // len(SIZES))
+        generator = Generator().manual_seed(seed * len(SIZES) + index)
+        moment = sample(row.family, theorem.keys, batch, n, d, generator).to(device)
+        moment.scale = float_scale(planted.scale)
+        tried += batch
+        for claim in theorem.claims:
+            gaps = relative_gaps(row, claim, moment).cpu()
+            smallest[claim.name] = min(smallest[claim.name], gaps.nan_to_num(nan=-torch.inf).min().item())
+            suspects = alarms(claim, gaps).nonzero().flatten()
+            raised += len(suspects)
+            undecided += max(0, len(suspects) - 200)
+            for at in suspects[gaps[suspects].argsort()][:200].tolist():
+                if found := confirm(theorem, planted, claim, moment.exactly(at)):
+                    return Sweep(tried, smallest, raised, undecided, found)
+    return Sweep(tried, smallest, raised, undecided, None)
+
+
+class _Refuted(Exception):
+    """Carries Hypothesis to the smallest counterexample."""
+
+
+def search(theorem: Theorem, row: Row, planted: Planted, examples: int, seed: int) -> Counterexample | None:
+    """Let Hypothesis look for a counterexample among small exact systems, and shrink what it finds."""
+    found: list[Counterexample] = []
+    scale = float_scale(planted.scale)
+
+    @hypothesis_seed(seed)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @given(instances(row.family, theorem.keys))
+    def hunt(instance: Instance) -> None:
+        moment = from_instance(instance, scale)
+        for claim in theorem.claims:
+            if alarms(claim, relative_gaps(row, claim, moment)).any():
+                if refutation := confirm(theorem, planted, claim, instance):
+                    found.append(refutation)
+                    raise _Refuted
+
+    try:
+        hunt()
+    except _Refuted:
+        return found[-1]
+    return None

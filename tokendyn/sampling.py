@@ -1,0 +1,248 @@
+"""Systems that satisfy given hypotheses and are free otherwise: random batches, and exact strategies.
+
+Both are driven by hypothesis keys alone. Dropping a key therefore widens the family, which is how a planted
+false variant is exposed to its counterexamples.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+from hypothesis import reject
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+from numerics import AttentionSystem, families, observables
+from theory.errors import InputError
+from theory.system import Instance
+from tokendyn.moment import Moment
+
+Keys = frozenset[str]
+
+SIZES = ((1, 2), (2, 1), (2, 2), (3, 2), (4, 3), (6, 4))
+"""Numbers of tokens and dimensions (n, d) that random batches run through."""
+
+
+# Random batches
+
+
+def sample(family: str, keys: Keys, batch: int, n: int, d: int, generator: Generator) -> Moment:
+    """`batch` random systems of n tokens in R^d that satisfy the hypotheses `keys` to rounding."""
+    n, d = _forced_size(family, keys, n, d)
+    weights = _FAMILIES[family](keys, batch, d, generator)
+    scale = 10 ** (torch.rand(batch, dtype=torch.float64, generator=generator) * 1.5 - 1)
+    x = families.random_tokens(batch, n, d, scale, generator)
+    weights.x = _start(keys, x, weights.ell, generator)
+    return weights
+
+
+def _forced_size(family: str, keys: Keys, n: int, d: int) -> tuple[int, int]:
+    return 3 if "tokens mirrored" in keys else n, 2 if family == "rotation" else d
+
+
+def _start(keys: Keys, x: Tensor, ell: Tensor | None, generator: Generator) -> Tensor:
+    """Tokens that satisfy the hypotheses on the start; a tenth of the rows get a special position."""
+    batch, n, _ = x.shape
+    special = torch.rand(batch, generator=generator)
+    if "one side" in keys:
+        levels = observables.hyperplane(x, ell)
+        wanted = levels.abs() + 0.01
+        return x + (wanted - levels)[..., None] * (ell / (ell**2).sum(1, keepdim=True))[:, None]
+    if "tokens equal" in keys:
+        return x[:, :1].expand(batch, n, -1).clone()
+    if "tokens mirrored" in keys:
+        return torch.stack([x[:, 0], -x[:, 0], torch.zeros_like(x[:, 0])], dim=1)
+    x = torch.where((special < 0.05)[:, None, None], x[:, :1], x)
+    if n > 1:
+        x[:, -1] = torch.where(((special > 0.05) & (special < 0.1))[:, None], 0.0, x[:, -1])
+    if "start nonzero" not in keys:
+        x = torch.where((special > 0.98)[:, None, None], 0.0, x)
+    return x
+
+
+def _positive_count(keys: Keys, name: str, batch: int, d: int, generator: Generator) -> Tensor:
+    """How many eigenvalues of the symmetric part are positive: forced by the hypotheses, else anything."""
+    free = torch.randint(0, d + 1, (batch,), generator=generator)
+    if f"{name} positive" in keys:
+        return torch.full_like(free, d)
+    if f"{name} negative" in keys:
+        return torch.zeros_like(free)
+    if f"{name} definite" in keys:
+        return torch.where(free > d / 2, d, 0)
+    return free
+
+
+def _random_form(keys: Keys, name: str, batch: int, d: int, generator: Generator) -> Tensor:
+    positive = _positive_count(keys, name, batch, d, generator)
+    share = torch.rand(batch, dtype=torch.float64, generator=generator) * 0.9
+    if f"{name} symmetric" in keys or d == 1:
+        share = torch.zeros_like(share)
+    return families.random_form(batch, d, positive=positive, antisymmetric_share=share, generator=generator)
+
+
+def _response_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
+    W = _random_form(keys, "W", batch, d, generator)
+    A = _random_form(keys, "A", batch, d, generator)
+    return Moment(AttentionSystem.from_response(W, A), W, given_response=A)
+
+
+def _value_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
+    W = _random_form(keys, "W", batch, d, generator)
+    V = torch.randn(batch, d, d, dtype=torch.float64, generator=generator)
+    if "V not Hurwitz" in keys:
+        lift = (0.1 - observables.spectral_abscissa(V)).clamp(min=0)
+        V = V + lift[:, None, None] * torch.eye(d, dtype=V.dtype)
+    return Moment(AttentionSystem(W, V), W)
+
+
+def _hyperplane_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
+    W = _random_form(keys, "W", batch, d, generator)
+    rate = torch.rand(batch, dtype=torch.float64, generator=generator) + 0.2
+    if "rate positive" not in keys:
+        rate = rate * torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0)
+    V, ell = families.random_value_with_left_eigenvector(batch, d, rate, generator)
+    if "left eigenvector" not in keys:
+        V = torch.randn(batch, d, d, dtype=torch.float64, generator=generator)
+    return Moment(AttentionSystem(W, V), W, ell=ell, rate=rate)
+
+
+def _rotation_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
+    a = torch.rand(batch, dtype=torch.float64, generator=generator) + 0.1
+    b = a + torch.rand(batch, dtype=torch.float64, generator=generator) + 0.1
+    if "steep rotation" not in keys:
+        a, b = (u * torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0) for u in (b, a))
+    W = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    if "W rotation" not in keys:
+        W[:, :, 1] = torch.randn(batch, 2, dtype=torch.float64, generator=generator)
+    A = -W.mT.clone()
+    if "A minus W transposed" not in keys:
+        A = _random_form(frozenset(), "A", batch, d, generator)
+    return Moment(AttentionSystem.from_response(W, A), W, given_response=A)
+
+
+_FAMILIES: dict[str, Callable[[Keys, int, int, Generator], Moment]] = {
+    "response": _response_family,
+    "value": _value_family,
+    "hyperplane": _hyperplane_family,
+    "rotation": _rotation_family,
+}
+
+
+# Exact strategies
+
+_INTEGERS = st.integers(-3, 3)
+_SIZES_OF_PIVOTS = st.sampled_from([Fraction(1), Fraction(2), Fraction(1, 2), Fraction(4)])
+
+Matrix = list[list[Fraction]]
+
+
+def _matrix(draw: Callable, rows: int, columns: int, entries: st.SearchStrategy = _INTEGERS) -> Matrix:
+    return [[Fraction(draw(entries)) for _ in range(columns)] for _ in range(rows)]
+
+
+def _signs(draw: Callable, keys: Keys, name: str, d: int) -> list[int]:
+    if f"{name} positive" in keys:
+        return [1] * d
+    if f"{name} negative" in keys:
+        return [-1] * d
+    if f"{name} definite" in keys:
+        return [draw(st.sampled_from([1, -1]))] * d
+    return [draw(st.sampled_from([1, -1])) for _ in range(d)]
+
+
+def _exact_form(draw: Callable, keys: Keys, name: str, d: int) -> Matrix:
+    """L·D·Lᵀ with unit lower triangular L and the signs asked for, plus an antisymmetric part if allowed."""
+    pivots = [sign * draw(_SIZES_OF_PIVOTS) for sign in _signs(draw, keys, name, d)]
+    lower = [
+        [Fraction(int(i == j)) if i <= j else Fraction(draw(st.integers(-2, 2))) for j in range(d)]
+        for i in range(d)
+    ]
+    form = [
+        [sum((lower[i][k] * pivots[k] * lower[j][k] for k in range(d)), Fraction(0)) for j in range(d)]
+        for i in range(d)
+    ]
+    if f"{name} symmetric" not in keys:
+        for i in range(d):
+            for j in range(i):
+                skew = draw(st.integers(-4, 4))
+                form[i][j] += skew
+                form[j][i] -= skew
+    return form
+
+
+def _exact_tokens(draw: Callable, keys: Keys, n: int, d: int, ell: list[Fraction] | None) -> Matrix:
+    entries = st.integers(-4, 4)
+    if "tokens equal" in keys:
+        return [*_matrix(draw, 1, d, entries)] * n
+    if "tokens mirrored" in keys:
+        token = _matrix(draw, 1, d, entries)[0]
+        return [token, [-q for q in token], [Fraction(0)] * d]
+    tokens = _matrix(draw, n, d, entries)
+    if "start nonzero" in keys and not any(any(token) for token in tokens):
+        tokens[0][0] = Fraction(1)
+    if "one side" in keys and ell is not None:  # ell[0] = 1: the first coordinate sets the level
+        for token in tokens:
+            token[0] += Fraction(draw(st.integers(1, 4))) - sum(
+                p * q for p, q in zip(ell, token, strict=True)
+            )
+    return tokens
+
+
+@st.composite
+def instances(draw: Callable, family: str, keys: Keys, max_n: int = 4, max_d: int = 3) -> Instance:
+    """Small exact systems that satisfy the hypotheses `keys` by construction."""
+    n, d = _forced_size(family, keys, draw(st.integers(1, max_n)), draw(st.integers(1, max_d)))
+    weights = _EXACT_FAMILIES[family](draw, keys, d)
+    tokens = _exact_tokens(draw, keys, n, d, weights.get("ell"))
+    try:
+        return Instance.of(tokens=tokens, **weights)
+    except InputError:  # a singular response, possible where nothing forces a sign
+        reject()
+
+
+def _exact_response(draw: Callable, keys: Keys, d: int) -> dict:
+    return {"score": _exact_form(draw, keys, "W", d), "response": _exact_form(draw, keys, "A", d)}
+
+
+def _exact_value(draw: Callable, keys: Keys, d: int) -> dict:
+    value = _matrix(draw, d, d)
+    if "V not Hurwitz" in keys:  # a non-negative trace is enough
+        value[0][0] += max(Fraction(0), -sum((value[i][i] for i in range(d)), Fraction(0)))
+    return {"score": _exact_form(draw, keys, "W", d), "value": value}
+
+
+def _exact_hyperplane(draw: Callable, keys: Keys, d: int) -> dict:
+    ell = [Fraction(1), *(Fraction(draw(_INTEGERS)) for _ in range(d - 1))]
+    low = 1 if "rate positive" in keys else -3
+    rate = Fraction(draw(st.integers(low, 3)))
+    value = _matrix(draw, d, d)
+    if "left eigenvector" in keys:
+        value[0] = [rate * ell[j] - sum(ell[i] * value[i][j] for i in range(1, d)) for j in range(d)]
+    return {"score": _exact_form(draw, keys, "W", d), "value": value, "ell": ell, "rate": rate}
+
+
+def _exact_rotation(draw: Callable, keys: Keys, d: int) -> dict:
+    a, b = Fraction(draw(st.integers(1, 3))), Fraction(draw(st.integers(1, 3)))
+    b = a + b if "steep rotation" in keys else b - 4
+    a = a if "steep rotation" in keys else a - 2
+    if not (a or b):
+        a = Fraction(1)
+    score = [[a, -b], [b, a]]
+    if "W rotation" not in keys:
+        score = [[row[0], Fraction(draw(_INTEGERS))] for row in score]
+    response = [[-score[j][i] for j in range(2)] for i in range(2)]
+    if "A minus W transposed" not in keys or _determinant(response) == 0:
+        response = _exact_form(draw, frozenset(), "A", d)
+    return {"score": score, "response": response}
+
+
+def _determinant(matrix: Matrix) -> Fraction:
+    return matrix[0][0] * matrix[1][1] - matrix[0][1] * matrix[1][0]
+
+
+_EXACT_FAMILIES: dict[str, Callable[[Callable, Keys, int], dict]] = {
+    "response": _exact_response,
+    "value": _exact_value,
+    "hyperplane": _exact_hyperplane,
+    "rotation": _exact_rotation,
+}
