@@ -52,8 +52,9 @@ SYMBOLIC, EXACT, INTERVAL = (
     "exact rationals, this instance",
     "certified by intervals",
 )
-LEMMA, HYPOTHESIS, CITED, ARGUED = "lemma", "hypothesis", "cited", "argued in words"
-KINDS = (SYMBOLIC, EXACT, INTERVAL, LEMMA, HYPOTHESIS, CITED, ARGUED)
+FIXED = "symbolic, this n and d"
+EARLIER, HYPOTHESIS, CITED, ARGUED = "earlier statement", "hypothesis", "cited", "argued in words"
+KINDS = (SYMBOLIC, FIXED, EXACT, INTERVAL, EARLIER, HYPOTHESIS, CITED, ARGUED)
 
 
 @dataclass(frozen=True)
@@ -257,11 +258,11 @@ class FromLemma:
     lemma: str
     formula: Claim
     rename: Callable[[Claim], Claim] = lambda formula: formula
-    kind: str = LEMMA
+    kind: str = EARLIER
 
     @property
     def label(self) -> str:
-        return f"{LEMMA} {self.lemma}"
+        return f"{EARLIER} {self.lemma}"
 
     def claim(self) -> Claim:
         return self.formula
@@ -276,15 +277,16 @@ class FromLemma:
 
 @dataclass(frozen=True)
 class Given:
-    """A consequence of named hypotheses by their definition."""
+    """A consequence of named hypotheses by their definition, and of earlier steps if any; in words."""
 
     text: str
     hypotheses: tuple[str, ...]
+    uses: tuple[int, ...] = ()
     kind: str = HYPOTHESIS
 
     @property
     def label(self) -> str:
-        return f"{HYPOTHESIS} {', '.join(self.hypotheses)}"
+        return f"{HYPOTHESIS} {', '.join(self.hypotheses)}{_from_steps(self.uses)}"
 
     def claim(self) -> str:
         return self.text
@@ -323,7 +325,7 @@ class Argued:
 
     @property
     def label(self) -> str:
-        return f"{ARGUED}, from steps {', '.join(map(str, self.uses))}"
+        return ARGUED + _from_steps(self.uses)
 
     def claim(self) -> str:
         return self.text
@@ -338,6 +340,11 @@ class Step:
 
     evidence: Evidence
     because: str
+
+
+def _from_steps(uses: Sequence[int]) -> str:
+    steps = ", ".join(map(str, uses))
+    return f", from step{'s' if len(uses) > 1 else ''} {steps}" if uses else ""
 
 
 def check_steps(steps: Sequence[Step], context: Context) -> None:

@@ -7,7 +7,6 @@ floating point are for display and are labelled so. `docs/audit_schema.json` des
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from theory.hypotheses import (
     A_DEFINITE,
     A_NEGATIVE,
     A_POSITIVE,
+    A_SYMMETRIC,
     LEFT_EIGENVECTOR,
     RATE_POSITIVE,
     V_NOT_HURWITZ,
@@ -40,9 +40,9 @@ from theory.verdict import Grade, Verdict, every, fails, holds
 from theory.weights import Weights, rational_matrix, symmetric_part
 
 SCHEMA = "tokendyn-audit/1"
-MULTI_HEAD = frozenset(
-    {"T6"}
-)  # equal tokens give every head the same mean, so only the sum of the V_h counts
+LAYER, IDEALISATION, HEAD = "attention-only layer", "single-head idealisation", "this head alone"
+MULTI_HEAD = frozenset({"T6"})  # equal tokens give every head the same mean, so only the V_h's sum counts
+NEED_A = frozenset(h.key for h in (A_SYMMETRIC, A_POSITIVE, A_NEGATIVE, A_DEFINITE))
 
 GRADES = {
     "exact": "proved in rational arithmetic about the stored weights",
@@ -74,7 +74,7 @@ def audit(
         "shared_layers": checkpoint.shared_layers,
         "iteration": _iteration(checkpoint),
         "ignores": list(checkpoint.ignores),
-        "grades": GRADES,
+        "grades": dict(GRADES),
         "layers": [_layer(layer, say) for layer in checkpoint.layers],
     }
 
@@ -109,13 +109,11 @@ def _iteration(checkpoint: Checkpoint) -> str:
 
 def _layer(layer: AttentionLayer, say: Progress) -> Json:
     say(f"{layer.name}: the whole layer")
-    whole = _part(
-        layer, layer.head_dim, "multi-head layer" if layer.heads == 1 else "single-head idealisation"
-    )
+    whole = _part(layer, layer.head_dim, LAYER if layer.heads == 1 else IDEALISATION)
     parts = []
     for h in range(layer.heads):
         say(f"{layer.name}: head {h + 1} of {layer.heads}")
-        parts.append({"head": h, **_part(layer.head(h), layer.head_dim, "this head alone")})
+        parts.append({"head": h, **_part(layer.head(h), layer.head_dim, HEAD)})
     report = {
         "name": layer.name,
         "d": layer.d_model,
@@ -276,13 +274,13 @@ def _theorem(theorem: Theorem, verdicts: Mapping[str, Verdict], about: str) -> J
     """HOLDS if every hypothesis on the weights holds, else silent: UNDECIDED, never FAILS."""
     keys = [h.key for h in theorem.hypotheses if h.on == "weights"]
     unmet = next((key for key in keys if not verdicts[key].holds), None)
-    shared = theorem.id in MULTI_HEAD and about == "single-head idealisation"
+    shared = theorem.id in MULTI_HEAD and about == IDEALISATION
     return {
         "id": theorem.id,
         "title": theorem.title,
         "status": "UNDECIDED" if unmet else "HOLDS",
         "grade": None if unmet else str(every(verdicts[key] for key in keys).grade),
-        "about": "multi-head layer" if shared else about,
+        "about": LAYER if shared else about,
         "concludes": theorem.concludes,
         "hypotheses": keys,
         "start_conditions": [h.key for h in theorem.hypotheses if h.on == "start"],
@@ -349,8 +347,8 @@ def _says_equal_tokens(layer: Json) -> str:
     if verdict["status"] == "UNDECIDED":
         return f"T6 is silent: whether V is Hurwitz could not be certified ({verdict['reason']})."
     said = (
-        f"T6 ({verdict['grade']}): V is not Hurwitz, so the attention-only layer{several} does not converge "
-        "to zero from every start."
+        f"T6 ({verdict['grade']}): V is not Hurwitz, so in the attention-only layer{several} not every "
+        "start converges to zero."
     )
     if growth["status"] != "HOLDS":
         return said
@@ -399,21 +397,17 @@ def _says_sufficient(layer: Json) -> str:
 
 
 def _says_heads(layer: Json) -> str:
+    """Why the theorems about A_h and (W_h)_s are silent about every single head."""
     d, rank = layer["d"], layer["head_dim"]
-    silent = Counter(t["id"] for head in layer["heads"] for t in head["theorems"] if t["status"] != "HOLDS")
-    names = ", ".join(identifier for identifier, count in silent.items() if count == len(layer["heads"]))
-    if not names:
-        return "Single heads: no theorem is silent about all of them."
-    because = []
-    if rank < d:
-        because.append(f"V_h has rank ≤ {rank} < {d}, so it is singular and A_h = W_h V_h⁻¹ does not exist")
-    if 2 * rank < d:
-        because.append(f"(W_h)_s has rank ≤ {2 * rank} < {d} and cannot be definite")
-    reason = f": {'; '.join(because)}" if because else ""
-    trivial = (
-        " T6 holds of every single head for that reason alone: 0 is an eigenvalue of V_h." if rank < d else ""
+    if rank >= d:
+        return "Single heads: none is of low rank; see their verdicts in the report."
+    names = ", ".join(t["id"] for t in layer["heads"][0]["theorems"] if NEED_A & set(t["hypotheses"]))
+    indefinite = f", and (W_h)_s has rank ≤ {2 * rank} < {d}, so it is not definite" if 2 * rank < d else ""
+    return (
+        f"{names} are silent about every single head: V_h has rank ≤ {rank} < {d}, so it is singular and "
+        f"A_h = W_h V_h⁻¹ does not exist{indefinite}. T6 holds of every single head, but only because 0 is "
+        "an eigenvalue of V_h."
     )
-    return f"Single heads: {names} silent about each{reason}.{trivial}"
 
 
 # ---- the terminal
@@ -459,7 +453,7 @@ def _whole_table(part: Json) -> Table:
             _add_row(table, "A = W V⁻¹", "not defined: V is singular", "exact")
             continue
         _add_row(table, f"{name}_s, signs", _inertia_text(signs["inertia"]), _grade(signs["inertia"]))
-        _add_row(table, f"{name}_s, range", _range_text(signs), _grade(signs["positive_definite"]))
+        _add_row(table, f"{name}_s, range", _range_text(signs), _range_grade(signs))
         share = signs["antisymmetric_share_float"]
         _add_row(
             table, f"‖{name}_a‖/‖{name}‖", f"{_share_text(share)} (of a large random matrix: 0.71)", "float"
@@ -504,7 +498,7 @@ def _head_table(layer: Json) -> Table:
             f"{found['positive']}, {found['negative']}, {found['zero']} ({found['grade']})"
             if found
             else "open",
-            f"{', '.join(_range(signs))} ({_grade(signs['positive_definite'])})",
+            f"{', '.join(_range(signs))} ({_range_grade(signs)})",
             _share_text(share),
             f"{_growth_text(values['growth'])} ({_grade(values['growth'])})",
             values["real_rate"]["margin"] or "silent",
@@ -533,6 +527,11 @@ def _range_text(signs: Json) -> str:
 def _range(signs: Json) -> tuple[str, str]:
     smallest = signs["positive_definite"]["margin"] or "open"
     return smallest, _mirrored(signs["negative_definite"]["margin"]) or "open"
+
+
+def _range_grade(signs: Json) -> str:
+    sides = (signs["positive_definite"], signs["negative_definite"])
+    return ", ".join(dict.fromkeys(_grade(side) for side in sides))
 
 
 def _mirrored(margin: str) -> str:

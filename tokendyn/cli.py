@@ -11,8 +11,9 @@ from rich.text import Text
 from numerics import InputError as NumericsInputError
 from numerics.fetch import FetchError
 from theory.errors import InputError
+from theory.one_line import sentence
 from theory.registry import statement, statements
-from theory.render import evidence_summary, render, sentence
+from theory.render import SHORT, render
 from theory.verdict import Status
 from theory.weights import Weights
 from tokendyn.audit import audit as run_audit
@@ -136,9 +137,7 @@ def _verify_table(report: dict) -> Table:
 
 
 def _evidence(counts: dict[str, int]) -> str:
-    short = {kind: kind.split(",")[0].split(" ")[0] for kind in counts}
-    short["certified by intervals"] = "interval"
-    return ", ".join(f"{count} {short[kind]}" for kind, count in counts.items() if count)
+    return ", ".join(f"{count} {SHORT[kind]}" for kind, count in counts.items() if count)
 
 
 def _trajectories(conclusions: list[dict]) -> str:

@@ -50,7 +50,7 @@ L6 = Theorem(
             r"The comparison equation $\dot r = \|V\|r$.",
         ),
         Step(
-            Cited(r"\max_i\|x_i(t)\|\le e^{\|V\|t}\max_i\|x_i(0)\|", "khalil2002"),
+            Cited(r"\max_i\|x_i(t)\|\le e^{\|V\|t}\max_i\|x_i(0)\|", "khalil_comparison"),
             r"Comparison lemma. The same in any norm.",
         ),
     ),

@@ -120,7 +120,8 @@ _L2_STEPS = (
             GAPS,
             GAP_NORMALISER,
         ),
-        r"Write $s_j = \max s - t_j$ with $t_j \ge 0$; weights do not change under a common shift. "
+        r"Write $s_j = \max s - t_j$ with $t_j \ge 0$; weights do not change under a common shift, so now "
+        r"$P_j = e^{-t_j}/Z$ with $Z = \sum_j e^{-t_j}$. "
         r"The claim $\max s - \sum_j P_j s_j \le \kappa$ is that this is $\le 0$.",
     ),
     Step(
@@ -148,7 +149,7 @@ _L2_STEPS = (
     Step(
         Argued(
             r"\sum_j P_j s_j \ge \max_j s_j - \kappa_n, \text{ attained when the others lie } 1+\kappa_n \text{ below}",
-            (2, 4, 5, 6),
+            (2, 3, 4, 5, 6),
         ),
         r"The largest score has $t = 0$ and contributes $-\kappa$; the other $n-1$ contribute at most $\kappa$ together.",
     ),
@@ -156,7 +157,7 @@ _L2_STEPS = (
         Equality(Derivative(y * exp(y) - (exp(y) - 1) * exp(-1), y), exp(y) * (y + 1 - exp(-1))),
         r"$\kappa_n \le \log n$: with $n = e^y$ the function $n\log n - (n-1)/e$ vanishes at $y=0$ and has this slope.",
     ),
-    Step(Certified(Integer(1), exp(-1)), r"The slope is positive for $y \ge 0$, and $k e^k$ increases."),
+    Step(Certified(Integer(1), exp(-1)), r"The slope is positive for $y \ge 0$, and $\kappa e^\kappa$ increases, so $\kappa_n e^{\kappa_n}\le(\log n)e^{\log n}$ gives $\kappa_n\le\log n$."),
 )
 
 L2 = Theorem(

@@ -50,7 +50,7 @@ T6 = Theorem(
             r"So an eigenvalue with real part $\ge0$ gives a start that does not converge.",
         ),
         Step(
-            Argued(r"X(t)\not\to0 \text{ from some start with equal tokens}", (1, 2, 4)),
+            Argued(r"X(t)\not\to0 \text{ from some start with equal tokens}", (1, 2, 3, 4)),
             r"It holds for any number of tokens.",
         ),
     ),

@@ -97,7 +97,7 @@ T2 = Theorem(
             Argued(r"\dot E = -\sum_i e_i < 0 \text{ unless } X = 0", (1, 2, 6, 8)), r"It decreases strictly."
         ),
         Step(
-            Cited(r"X(t)\to 0 \text{ from every start}", "khalil2002"),
+            Cited(r"X(t)\to 0 \text{ from every start}", "khalil_lyapunov"),
             r"Lyapunov's theorem for proper functions.",
         ),
     ),

@@ -48,7 +48,7 @@ T3 = Theorem(
         Step(
             Cited(
                 r"E \text{ bounded} \implies \dot E = 0 \text{ on the non-empty } \omega\text{-limit set}",
-                "khalil2002",
+                "khalil_lasalle",
             ),
             r"LaSalle's invariance principle for a bounded trajectory.",
         ),

@@ -79,7 +79,7 @@ T17 = Theorem(
             r"The comparison equation.",
         ),
         Step(
-            Cited(r"e^{\mu t}\min z(0)\le z_i(t)\le e^{\mu t}\max z(0)", "khalil2002"), r"Comparison lemma."
+            Cited(r"e^{\mu t}\min z(0)\le z_i(t)\le e^{\mu t}\max z(0)", "khalil_comparison"), r"Comparison lemma."
         ),
         Step(
             Given(

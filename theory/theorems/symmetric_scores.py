@@ -139,7 +139,7 @@ T5 = Theorem(
             r"$F$ is proper.",
         ),
         Step(
-            Cited(r"\text{bounded trajectories approach the set } \{\dot F = 0\} = \{X = 0\}", "khalil2002"),
+            Cited(r"\text{bounded trajectories approach the set } \{\dot F = 0\} = \{X = 0\}", "khalil_lasalle"),
             r"LaSalle's invariance principle.",
         ),
         Step(

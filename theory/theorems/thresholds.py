@@ -67,7 +67,7 @@ T4 = Theorem(
         Step(
             Cited(
                 r"\sigma\left(E_i(t) - \left[\tfrac{\kappa_n}{2\lambda} + \left(E_i(0)-\tfrac{\kappa_n}{2\lambda}\right)e^{2\sigma\lambda t}\right]\right) \ge 0",
-                "khalil2002",
+                "khalil_comparison",
             ),
             r"Comparison lemma. Energy is quadratic, so norms move like $e^{\lambda t}$.",
         ),
