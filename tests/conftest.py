@@ -1,4 +1,4 @@
-"""Hypothesis profiles: `ci` is repeatable; neither has a deadline, as timing is no property of a statement."""
+"""Hypothesis profiles: `ci` is repeatable; neither has a deadline, as speed is not tested here."""
 
 import os
 

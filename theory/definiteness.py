@@ -120,10 +120,9 @@ def positive_definite(form: fmpq_mat, metric: fmpq_mat | None = None, unit: arb 
                 "a vector u with uᵀMu < 0 is known exactly",
                 f"≤ {decimal_bound(quotient * unit, ROUND_CEILING)}",
             )
-    bound = guess - abs(guess) * _SLACK
-    if bound > 0:
+    for bound in _lower_bounds(guess):
         shifted = inertia(form - metric * bound)
-        if shifted and shifted[0].positive == form.nrows():
+        if shifted and shifted[0].negative == 0:
             return holds(
                 shifted[1],
                 "Sylvester's law: every pivot is positive",
@@ -137,6 +136,15 @@ def positive_definite(form: fmpq_mat, metric: fmpq_mat | None = None, unit: arb 
     return fails(
         found[1], f"Sylvester's law: {found[0].negative} negative and {found[0].zero} zero pivots", "≤ 0"
     )
+
+
+def _lower_bounds(guess: fmpq) -> list[fmpq]:
+    """Positive bounds to try: the guess rounded to four digits if that hardly moves it, and a little less."""
+    if guess <= 0:
+        return []
+    digits = Decimal(f"{Decimal(int(guess.p)) / Decimal(int(guess.q)):.4g}")
+    rounded = fmpq(*digits.as_integer_ratio())
+    return [rounded] * (abs(rounded - guess) <= guess * _SLACK) + [guess - guess * _SLACK]
 
 
 def rayleigh_quotient(form: fmpq_mat, metric: fmpq_mat, vector: fmpq_mat) -> fmpq:

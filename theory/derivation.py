@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
-from sympy import Basic, Derivative, Eq, Expr, Ge, Gt, Integer, MatrixExpr, Symbol, simplify, true
+from sympy import Basic, Derivative, Dummy, Eq, Expr, Ge, Gt, Integer, MatrixExpr, Symbol, simplify, true
 from sympy.core.relational import Relational
 
 from theory import notation
@@ -25,12 +25,20 @@ Claim = Relational | str  # a SymPy relation that is computed, or LaTeX for what
 
 
 @dataclass(frozen=True)
+class Quoted:
+    """The formula of a checked statement and the keys of the hypotheses under which it holds."""
+
+    formula: Claim
+    hypotheses: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Context:
     """What a derivation may use: hypothesis keys, their SymPy assumptions, and formulas of checked lemmas."""
 
     hypotheses: frozenset[str] = frozenset()
     assumptions: Basic = true
-    lemma: Callable[[str], Claim] | None = None
+    lemma: Callable[[str], Quoted] | None = None
 
     def require(self, keys: Sequence[str]) -> None:
         missing = [key for key in keys if key not in self.hypotheses]
@@ -57,6 +65,9 @@ EARLIER, HYPOTHESIS, CITED, ARGUED = "earlier statement", "hypothesis", "cited",
 KINDS = (SYMBOLIC, FIXED, EXACT, INTERVAL, EARLIER, HYPOTHESIS, CITED, ARGUED)
 
 
+FLOW = {notation.x_i: notation.V * notation.m_i, notation.x_j: notation.V * notation.m_j}
+
+
 @dataclass(frozen=True)
 class MatrixIdentity:
     """left = right as matrix expressions, for every d, and again entry by entry at small d.
@@ -81,6 +92,8 @@ class MatrixIdentity:
         return Eq(self.left, self.right, evaluate=False)
 
     def check(self, context: Context) -> None:
+        if self.derivative_of is not None and self.left != directional_derivative(self.derivative_of, FLOW):
+            raise DerivationError(f"the left-hand side is not the derivative of {self.derivative_of}")
         left, right = (side.subs(dict(self.where or {})) for side in (self.left, self.right))
         if not is_zero(rest := difference_normal_form(left, right, context.assumptions)):
             raise DerivationError(f"{self.claim()} leaves {rest}")
@@ -92,8 +105,7 @@ class MatrixIdentity:
 
 def along_flow(expression: MatrixExpr, right: MatrixExpr) -> MatrixIdentity:
     """d/dt expression = right, where ẋ_i = V m_i, ẋ_j = V m_j (product rule) and W = AV."""
-    flow = {notation.x_i: notation.V * notation.m_i, notation.x_j: notation.V * notation.m_j}
-    left = directional_derivative(expression, flow)
+    left = directional_derivative(expression, FLOW)
     return MatrixIdentity(left, right, where={notation.W: notation.A * notation.V}, derivative_of=expression)
 
 
@@ -101,7 +113,7 @@ def along_flow(expression: MatrixExpr, right: MatrixExpr) -> MatrixIdentity:
 class SumIdentity:
     """left = right for every n and d, by the normal form of finite sums; again written out at small n, d.
 
-    `needs` names the hypotheses that allow treating the entries in `symmetric` as symmetric.
+    `needs` names the hypotheses that the identity rests on; treating entries as symmetric takes one.
     """
 
     left: Expr
@@ -120,6 +132,8 @@ class SumIdentity:
         return Eq(self.left, self.right, evaluate=False)
 
     def check(self, context: Context) -> None:
+        if self.symmetric and not self.needs:
+            raise DerivationError(f"no hypothesis is named for the symmetry of {self.symmetric}")
         context.require(self.needs)
         difference = self.left - self.right
         rest = normal_form(difference, self.definitions, self.totals, self.symmetric)
@@ -205,7 +219,9 @@ class ConvexMinimum:
     def check(self, context: Context) -> None:
         slope = self.function.diff(self.variable)
         at_minimum = [simplify(f.subs(self.variable, self.at)) for f in (self.function, slope)]
-        if at_minimum != [0, 0] or simplify(slope.diff(self.variable)).is_positive is not True:
+        anywhere = Dummy(self.variable.name, real=True)  # whatever is assumed of the variable itself
+        curvature = simplify(slope.diff(self.variable).subs(self.variable, anywhere))
+        if at_minimum != [0, 0] or curvature.is_positive is not True:
             raise DerivationError(f"{self.function} is not convex with minimum 0 at {self.at}")
 
 
@@ -246,14 +262,20 @@ class Satisfies:
         return self.text
 
     def check(self, context: Context) -> None:
-        for verdict in self.decide():
+        verdicts = list(self.decide())
+        if not verdicts:
+            raise DerivationError(f"{self.text}: nothing is decided")
+        for verdict in verdicts:
             if not (verdict.holds and verdict.grade is Grade.EXACT):
                 raise DerivationError(f"{self.text}: {verdict} {verdict.reason}")
 
 
 @dataclass(frozen=True)
 class FromLemma:
-    """An instance of an earlier statement's formula; that statement's own derivation is rechecked."""
+    """An instance of an earlier statement's formula, under that statement's hypotheses.
+
+    That statement's own derivation is rechecked.
+    """
 
     lemma: str
     formula: Claim
@@ -270,7 +292,9 @@ class FromLemma:
     def check(self, context: Context) -> None:
         if context.lemma is None:
             raise DerivationError(f"no way to look up {self.lemma}")
-        instance = self.rename(context.lemma(self.lemma))
+        quoted = context.lemma(self.lemma)
+        context.require(sorted(quoted.hypotheses))
+        instance = self.rename(quoted.formula)
         if instance != self.formula:
             raise DerivationError(f"{self.lemma} reads {instance}, the step claims {self.formula}")
 
@@ -292,6 +316,8 @@ class Given:
         return self.text
 
     def check(self, context: Context) -> None:
+        if not self.hypotheses:
+            raise DerivationError(f"no hypothesis is named for {self.text}")
         context.require(self.hypotheses)
 
 
@@ -349,9 +375,11 @@ def _from_steps(uses: Sequence[int]) -> str:
 
 def check_steps(steps: Sequence[Step], context: Context) -> None:
     """Recompute every step; raises DerivationError naming the first that does not hold."""
+    if not steps:
+        raise DerivationError("a derivation needs at least one step")
     for number, step in enumerate(steps, start=1):
         try:
-            if any(used >= number for used in getattr(step.evidence, "uses", ())):
+            if not all(1 <= used < number for used in getattr(step.evidence, "uses", ())):
                 raise DerivationError("a step may use only earlier ones")
             step.evidence.check(context)
         except DerivationError as error:

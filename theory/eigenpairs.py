@@ -147,9 +147,12 @@ def _positive_roots(matrix: fmpq_mat) -> list[fmpq]:
 
 
 def eigenvalues(matrix: fmpq_mat) -> list[acb]:
-    """All eigenvalues as balls (multiple ones share a ball); small d only."""
+    """All eigenvalues as balls (multiple ones share a ball), NaN where none are found; small d only."""
     with ctx.workprec(PRECISION):
-        return acb_mat(matrix).eig(multiple=True, maxiter=1000)
+        try:
+            return acb_mat(matrix).eig(multiple=True, maxiter=1000)
+        except ValueError:  # FLINT cannot isolate the eigenvalues, e.g. of a nilpotent matrix
+            return [acb(arb.nan(), arb.nan())] * matrix.nrows()
 
 
 def pencil_minimum(form: fmpq_mat, metric: fmpq_mat) -> arb:

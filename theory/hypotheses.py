@@ -76,7 +76,7 @@ def _either(decide: Callable[[int], Verdict], what: str) -> Verdict:
         if verdict.holds:
             return holds(verdict.grade, f"{what} {sign}: {verdict.reason}", verdict.margin)
     if positive.fails and negative.fails:
-        return fails(min(positive.grade, negative.grade), f"{what} is indefinite", positive.margin)
+        return fails(min(positive.grade, negative.grade), f"{what} is not definite", positive.margin)
     return undecided(f"the sign of {what} stays open")
 
 
@@ -90,8 +90,8 @@ def _symmetric_response(instance: Instance) -> Verdict:
 def _not_hurwitz(instance: Instance) -> Verdict:
     verdict = hurwitz(instance.value)
     if verdict.holds:
-        return fails(verdict.grade, f"V is Hurwitz: {verdict.reason}", verdict.margin)
-    return holds(verdict.grade, verdict.reason, verdict.margin) if verdict.fails else verdict
+        return fails(verdict.grade, f"V is Hurwitz: {verdict.reason}")
+    return holds(verdict.grade, verdict.reason) if verdict.fails else verdict
 
 
 def _left_eigenvector(instance: Instance) -> Verdict:
@@ -134,6 +134,8 @@ def _rotation(instance: Instance) -> bool:
     form = instance.form
     return form.nrows() == 2 and form[0, 0] == form[1, 1] and form[0, 1] == -form[1, 0]
 
+
+_one_side = _on_start(lambda i: all(z > 0 for z in (i.tokens * i.ell).entries()))  # type: ignore[operator]
 
 A_SYMMETRIC = Hypothesis(
     "A symmetric", r"A = A^\top", "weights", _with_response(_symmetric_response), Q.symmetric(notation.A)
@@ -191,7 +193,7 @@ ONE_SIDE = Hypothesis(
     "one side",
     r"\ell^\top x_i(0) > 0 \text{ for every } i",
     "start",
-    _on_start(lambda i: i.ell is not None and all(z > 0 for z in (i.tokens * i.ell).entries())),  # type: ignore[operator]
+    lambda i: undecided("ℓ is not given") if i.ell is None else _one_side(i),
 )
 W_ROTATION = Hypothesis(
     "W rotation",

@@ -45,6 +45,9 @@ def directional_derivative(expression: MatrixExpr, velocity: Mapping[MatrixSymbo
         return MatAdd(*(directional_derivative(term, velocity) for term in expression.args)).doit()
     if isinstance(expression, MatMul):
         factors = list(expression.args)
+        for factor in factors:
+            if not isinstance(factor, MatrixExpr) and factor.atoms(MatrixSymbol) & velocity.keys():
+                raise TypeError(f"no product rule for the moving scalar {type(factor).__name__}")
         terms = [
             MatMul(*factors[:at], directional_derivative(factor, velocity), *factors[at + 1 :])
             for at, factor in enumerate(factors)
@@ -93,6 +96,6 @@ def _evaluate(expression: Expr, matrices: Mapping, lengths: Mapping[Symbol, Inte
         for other in rest:
             first = first + other if isinstance(expression, MatAdd) else first * other
         return first
-    if isinstance(expression, MatrixExpr):
+    if expression.atoms(MatrixSymbol):
         raise TypeError(f"cannot write out {type(expression).__name__}")
     return expression

@@ -6,9 +6,8 @@ import re
 from functools import cache
 from types import ModuleType
 
-from sympy.core.relational import Relational
-
 from theory import lemmas, theorems
+from theory.derivation import Quoted
 from theory.errors import InputError
 from theory.theorem import Theorem
 
@@ -47,12 +46,12 @@ def statement(identifier: str) -> Theorem:
 
 
 @cache
-def quoted_formula(identifier: str) -> Relational | str:
-    """The formula of a statement, after rechecking its derivation."""
+def quoted_formula(identifier: str) -> Quoted:
+    """The formula of a statement and its hypotheses, after rechecking its derivation."""
     theorem = statement(identifier)
     theorem.check(quoted_formula)
     if theorem.formula is None:
         raise InputError(
             "id", got=identifier, expected="a statement with a quotable formula", fix="state one"
         )
-    return theorem.formula
+    return Quoted(theorem.formula, theorem.keys)

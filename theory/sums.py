@@ -94,7 +94,11 @@ def _monomials(expression: Expr) -> list[tuple[Expr, Bound]]:
             name = Dummy(index.name, integer=True)
             body = body.xreplace({index: name})
             fresh.append((name, high))
-        return [(term, bound + tuple(fresh)) for term, bound in _monomials(body)]
+        monomials = [(term, bound + tuple(fresh)) for term, bound in _monomials(body)]
+        moving = {*(index for index, _, _ in ranges), *(name for name, _ in fresh)}
+        if any(high.free_symbols & moving for _, bound in monomials for _, high in bound):
+            raise ValueError(f"the range of an index depends on another index: {expression}")
+        return monomials
     if (
         isinstance(expression, Pow)
         and expression.exp.is_Integer

@@ -72,7 +72,7 @@ def explicit_system(n: int, d: int) -> ExplicitSystem:
 class Instance:
     """One system with rational entries: weights, tokens X (n, d), and what a statement may add to them.
 
-    `response` is an A with A V = W (defaults to W V⁻¹); `ell` (d, 1) and `rate` are T17's left eigenvector.
+    `given_response` is an A with A V = W (by default W V⁻¹); `ell` (d, 1) and `rate` belong to T17.
     """
 
     weights: Weights
@@ -113,6 +113,41 @@ class Instance:
                 fix="match the tokens' dimension to the weights'",
             )
 
+        self._check_response()
+        self._check_eigenvector()
+
+    def _check_response(self) -> None:
+        given, dim = self.given_response, self.weights.dim
+        if given is None:
+            return
+        if (given.nrows(), given.ncols()) != (dim, dim) or given * self.value != self.form:
+            raise InputError(
+                "given_response",
+                got="a matrix A with A V ≠ W",
+                expected=f"a ({dim}, {dim}) matrix with A V = W",
+                fix="leave it out, or use Instance.of(score=…, response=…), which computes V",
+            )
+        if self.weights.scale_squared != 1:
+            raise InputError(
+                "given_response",
+                got=f"a response beside scale² = {self.weights.scale_squared}",
+                expected="weights with scale 1",
+                fix="leave it out: A = W V⁻¹ is computed",
+            )
+
+    def _check_eigenvector(self) -> None:
+        if (self.ell is None) != (self.rate is None):
+            raise InputError(
+                "ell", got="only one of ell and rate", expected="both or neither", fix="pass both or neither"
+            )
+        if self.ell is not None and (self.ell.nrows(), self.ell.ncols()) != (self.weights.dim, 1):
+            raise InputError(
+                "ell",
+                got=f"shape ({self.ell.nrows()}, {self.ell.ncols()})",
+                expected=f"({self.weights.dim}, 1), one entry per coordinate",
+                fix="match it to the weights' dimension",
+            )
+
     @property
     def form(self) -> fmpq_mat:
         return self.weights.form
@@ -135,7 +170,13 @@ def orientation(matrix: fmpq_mat) -> int:
     return 1 if sum((matrix[i, i] for i in range(matrix.nrows())), fmpq(0)) >= 0 else -1
 
 
+def _response_sign(instance: Instance) -> int | arb:
+    return orientation(instance.response) if instance.has_response else arb.nan()
+
+
 def _pencil(instance: Instance) -> arb:
+    if not instance.has_response:
+        return arb.nan()
     metric = symmetric_part(instance.response) * orientation(instance.response)
     if not positive_definite(metric).holds:
         return arb.nan()
@@ -164,23 +205,25 @@ def _unstable_count(instance: Instance) -> arb:
 
 
 def _positive_count(instance: Instance) -> arb:
-    found = inertia(symmetric_part(instance.response))
+    found = inertia(symmetric_part(instance.response)) if instance.has_response else None
     return arb(found[0].positive) if found else arb.nan()
 
 
-def _quadrant(instance: Instance) -> int:
-    return orientation(instance.response) * orientation(instance.form)
+def _outward(instance: Instance) -> arb:
+    if not instance.has_response:
+        return arb.nan()
+    return _extreme(instance, orientation(instance.response) * orientation(instance.form))
 
 
 CONSTANTS: dict[Symbol, Callable[[Instance], arb | int | fmpq]] = {
     notation.kappa: lambda instance: (arb(instance.tokens.nrows() - 1) / arb.const_e()).lambertw(),
-    notation.sigma: lambda instance: orientation(instance.response),
+    notation.sigma: _response_sign,
     notation.omega: lambda instance: orientation(instance.form),
     notation.lam: _pencil,
-    notation.rate: lambda instance: instance.rate,
+    notation.rate: lambda instance: arb.nan() if instance.rate is None else instance.rate,
     notation.norm_V: _spectral_norm,
     notation.abscissa: lambda instance: -_extreme(instance, -1),
-    notation.outward: lambda instance: _extreme(instance, _quadrant(instance)),
+    notation.outward: _outward,
     notation.unstable_V: _unstable_count,
     notation.unstable_A: _positive_count,
     notation.unit: lambda instance: 1,
@@ -206,16 +249,19 @@ class Values:
                 "tokens", got="none", expected="an (n, d) matrix", fix="give the instance tokens"
             )
         values = cls(instance, explicit_system(instance.tokens.nrows(), instance.weights.dim), scale or {})
-        given = (
-            (values.system.X, instance.tokens),
-            (values.system.W, instance.form),
-            (values.system.V, instance.value),
-            (values.system.ell, instance.ell),
-            (values.system.A, instance.response if instance.has_response else None),
-        )
-        for symbols, matrix in given:
-            if matrix is not None:
-                values.known.update(zip(symbols, (arb(q) for q in matrix.entries()), strict=True))
+        response = instance.response if instance.has_response else None
+        with ctx.workprec(PRECISION):
+            factor = instance.weights.scale if instance.weights.scale_squared != 1 else arb(1)
+            given = (
+                (values.system.X, instance.tokens, arb(1)),
+                (values.system.W, instance.form, factor),
+                (values.system.V, instance.value, arb(1)),
+                (values.system.ell, instance.ell, arb(1)),
+                (values.system.A, response, factor),
+            )
+            for symbols, matrix, unit in given:
+                entries = [arb.nan()] * len(symbols) if matrix is None else matrix.entries()
+                values.known.update(zip(symbols, (arb(q) * unit for q in entries), strict=True))
         return values
 
     def __getitem__(self, symbol: Symbol) -> arb:

@@ -8,7 +8,7 @@ from flint import arb, ctx, fmpq
 from sympy import And, Expr, Symbol, sympify
 from sympy.core.relational import Relational
 
-from theory.derivation import Context, Step, check_steps
+from theory.derivation import Context, Quoted, Step, check_steps
 from theory.enclosure import PRECISION
 from theory.hypotheses import Hypothesis
 from theory.system import ExplicitSystem, Instance, Values
@@ -84,11 +84,11 @@ class Theorem:
     examples: Examples | None = None
     wrong_constants: tuple[Planted, ...] = ()
 
-    def check(self, lemma: Callable[[str], Relational | str]) -> None:
+    def check(self, lemma: Callable[[str], Quoted]) -> None:
         """Recompute the derivation; raises DerivationError at the first step that does not hold."""
         check_steps(self.steps, self.context(lemma))
 
-    def context(self, lemma: Callable[[str], Relational | str]) -> Context:
+    def context(self, lemma: Callable[[str], Quoted]) -> Context:
         return Context(self.keys, And(*(h.assumption for h in self.hypotheses)), lemma)
 
     @cached_property
@@ -97,7 +97,7 @@ class Theorem:
 
     @cached_property
     def planted(self) -> tuple[Planted, ...]:
-        """Every dropped hypothesis, every reversed inequality, and the wrong constants stated with the theorem."""
+        """Every dropped hypothesis, every reversed inequality, and the stated wrong constants."""
         dropped = tuple(Planted(f"without '{h.key}'", drop=h.key) for h in self.hypotheses)
         turned = tuple(
             Planted(f"'{c.name}' with its sign reversed", reverse=c.name)

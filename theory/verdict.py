@@ -50,8 +50,10 @@ class Verdict:
         return self.status is Status.FAILS
 
     def __str__(self) -> str:
-        margin = f", margin {self.margin}" if self.margin else ""
-        return f"{self.status.value} ({self.grade}{margin})"
+        grade = "" if self.status is Status.UNDECIDED else str(self.grade)
+        margin = f"margin {self.margin}" if self.margin else ""
+        details = ", ".join(part for part in (grade, margin) if part)
+        return f"{self.status.value} ({details})" if details else self.status.value
 
 
 def holds(grade: Grade, reason: str = "", margin: str = "") -> Verdict:

@@ -27,6 +27,13 @@ def rational_matrix(argument: str, values: Any) -> fmpq_mat:
         array = np.asarray(values)
     except ValueError:
         array = None
+    except (TypeError, RuntimeError) as error:  # PyTorch: bfloat16, or a tensor that requires a gradient
+        raise InputError(
+            argument,
+            got=f"an array that NumPy cannot read ({error})",
+            expected="a real matrix",
+            fix="for a tensor pass t.detach().cpu().float()",
+        ) from error
     if array is None or array.ndim != 2 or 0 in array.shape:
         got = "a ragged nested list" if array is None else f"shape {array.shape}"
         raise InputError(
@@ -46,11 +53,11 @@ def rational_matrix(argument: str, values: Any) -> fmpq_mat:
         )
     try:
         entries = [_rational(entry) for entry in array.ravel().tolist()]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             argument,
-            got=f"an entry that is not a number ({error})",
-            expected="real numbers",
+            got=f"an entry that is not a finite number ({error})",
+            expected="finite real numbers",
             fix="pass numbers",
         ) from error
     return fmpq_mat(array.shape[0], array.shape[1], entries)
@@ -59,6 +66,10 @@ def rational_matrix(argument: str, values: Any) -> fmpq_mat:
 def _rational(value: Any) -> fmpq:
     if isinstance(value, fmpq):
         return value
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is a string")
+    if isinstance(value, np.generic):
+        value = value.item()
     fraction = Fraction(value)
     return fmpq(fraction.numerator, fraction.denominator)
 
@@ -114,7 +125,7 @@ class Weights:
         """From W and an invertible A, with V = A⁻¹W. Raises InputError for a singular or mismatched A."""
         score, response = rational_matrix("score", score), rational_matrix("response", response)
         try:
-            return cls(score, response.solve(score))
+            value = response.solve(score)
         except (ZeroDivisionError, ValueError) as error:
             raise InputError(
                 "response",
@@ -122,6 +133,7 @@ class Weights:
                 expected="an invertible matrix of the size of score",
                 fix="give V itself where A is not invertible",
             ) from error
+        return cls(score, value)
 
     @classmethod
     def from_projections(cls, query: Any, key: Any, value: Any, scale: Any = None) -> "Weights":
@@ -129,10 +141,9 @@ class Weights:
 
         Raises InputError for mismatched shapes, non-finite or complex entries, and a scale not positive.
         """
-        roundoff = max(_unit_roundoff(m) for m in (query, key, value))
-        query, key, value = (
-            rational_matrix(name, m) for name, m in (("query", query), ("key", key), ("value", value))
-        )
+        given = (("query", query), ("key", key), ("value", value))
+        query, key, value = (rational_matrix(name, matrix) for name, matrix in given)
+        roundoff = max(_unit_roundoff(matrix) for _, matrix in given)
         if (query.nrows(), query.ncols()) != (key.nrows(), key.ncols()):
             raise InputError(
                 "key",
@@ -144,10 +155,11 @@ class Weights:
             squared = fmpq(1, query.nrows())
         else:
             try:
-                squared = _rational(scale) ** 2
+                factor = _rational(scale)
             except (TypeError, ValueError, OverflowError):
-                squared = fmpq(0)
-            if squared == 0 or scale < 0:
+                factor = fmpq(0)
+            squared = factor**2
+            if factor <= 0:
                 raise InputError(
                     "scale",
                     got=f"{scale}",
@@ -182,7 +194,5 @@ class Weights:
 
 
 def _unit_roundoff(values: Any) -> fmpq:
-    dtype = getattr(values, "dtype", None)
-    if dtype is None:
-        dtype = np.asarray(values).dtype
+    dtype = np.asarray(values).dtype
     return _rational(float(np.finfo(dtype).eps)) / 2 if np.issubdtype(dtype, np.floating) else fmpq(0)

@@ -11,7 +11,7 @@ from rich.text import Text
 from numerics import InputError as NumericsInputError
 from numerics.fetch import FetchError
 from theory.errors import InputError
-from theory.one_line import sentence
+from theory.one_line import one_line, sentence
 from theory.registry import statement, statements
 from theory.render import SHORT, render
 from theory.verdict import Status
@@ -97,16 +97,15 @@ def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: 
     sys.exit(EXIT_CODES[report["verdict"]])
 
 
-LEGEND = (
-    "evidence: steps of the derivation that are computed (symbolically for any n and d, exactly, or by intervals), "
-    "taken from an earlier statement (lemma) or a hypothesis, cited from the literature, or argued in words. "
-    "margin: smallest over the random systems and claims, relative; identities show minus their largest relative gap "
-    "(rounding). caught: planted false variants refuted by a certified counterexample."
-)
+LEGEND = """\
+evidence: steps computed (symbolic, exact, interval), taken from an earlier statement or a hypothesis,
+          cited from the literature, or argued in words
+margin:   smallest over the random systems and claims, relative; identities: minus the largest gap (rounding)
+caught:   planted false variants refuted by a certified counterexample"""
 
 
 def _verify_table(report: dict) -> Table:
-    table = Table(title="Statements checked", title_justify="left", show_lines=False)
+    table = Table(title="Statements checked", title_justify="left")
     for name, justify in (
         ("id", "left"),
         ("statement", "left"),
@@ -151,9 +150,8 @@ def _trajectories(conclusions: list[dict]) -> str:
 def theorems() -> None:
     """List every statement with its hypotheses."""
     console = _console()
-    table = Table(title="Lemmas, theorems and counterexamples", title_justify="left", show_lines=True)
-    for name in ("id", "kind", "title", "hypotheses", "statement"):
-        table.add_column(name)
+    table = _table("Lemmas, theorems and counterexamples", "id", "kind", "title", "hypotheses", "statement")
+    table.show_lines = True
     for theorem in statements().values():
         hypotheses = "\n".join(h.key for h in theorem.hypotheses) or "none"
         table.add_row(theorem.id, theorem.kind, theorem.title, hypotheses, Text(sentence(theorem.statement)))
@@ -198,36 +196,50 @@ def check(ids: Sequence[str], query: str, key: str, value: str, scale: float | N
         )
     console = _console()
     if not weights.response_exists:
-        console.print(
-            "V is singular, so the response matrix A = W V⁻¹ is not defined: statements about A are undecided. "
-            "T6, T17 and the statements without hypotheses on the weights (L1–L3, L6, T8) still speak.",
-            markup=False,
-        )
+        console.print(SINGULAR_VALUE, markup=False)
+    console.print(_hypothesis_table(found))
     console.print(_check_table(found))
     statuses = {a.verdict.status for a in found}
     sys.exit(EXIT_CODES[(Status.UNDECIDED if Status.UNDECIDED in statuses else Status.HOLDS).value])
 
 
-def _check_table(found: list[Applicability]) -> Table:
-    table = Table(title="What the theory says about these weights", title_justify="left", show_lines=True)
-    for name in ("id", "verdict", "grade", "conclusion", "hypotheses on the weights"):
-        table.add_column(name)
-    for a in found:
-        hypotheses = [f"{h.key}: {v}{f' – {v.reason}' if v.reason else ''}" for h, v in a.hypotheses]
-        starts = [f"for starts with: {h.key}" for h in a.starts]
-        grade = str(a.verdict.grade) if a.verdict.holds else ""
-        conclusion = (
-            a.theorem.concludes
-            if a.verdict.holds
-            else f"nothing is claimed (would be: {a.theorem.concludes})"
-        )
+SINGULAR_VALUE = (
+    "V is singular, so the response matrix A = W V⁻¹ is not defined and statements about A are undecided. "
+    "T6, T17 and the statements without hypotheses on the weights (L1–L3, L6, T8) still apply."
+)
+
+
+def _hypothesis_table(found: list[Applicability]) -> Table:
+    table = _table("Hypotheses on these weights", "hypothesis", "", "verdict", "why")
+    for hypothesis, verdict in {h.key: (h, v) for a in found for h, v in a.hypotheses}.values():
+        style = STYLES[verdict.status.value]
         table.add_row(
-            a.theorem.id,
-            _styled(a.verdict.status.value),
-            grade,
-            Text("\n".join([conclusion, *starts])),
-            Text("\n".join(hypotheses)),
+            hypothesis.key,
+            one_line(hypothesis.formula),
+            Text(str(verdict), style=style),
+            Text(verdict.reason),
         )
+    return table
+
+
+def _check_table(found: list[Applicability]) -> Table:
+    table = _table("What follows", "id", "verdict", "grade", "conclusion, or what is missing")
+    for a in found:
+        if a.verdict.holds:
+            starts = "".join(f"; for starts with {one_line(h.formula)}" for h in a.starts)
+            table.add_row(
+                a.theorem.id, _styled("HOLDS"), str(a.verdict.grade), Text(a.theorem.concludes + starts)
+            )
+        else:
+            missing = "; ".join(f"'{h.key}' {v}" for h, v in a.hypotheses if not v.holds)
+            table.add_row(a.theorem.id, _styled("UNDECIDED"), "", Text(missing))
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
     return table
 
 

@@ -47,13 +47,10 @@ class Moment:
         return Moment(self.system, x, self.given_response, self.ell, self.rate, self.scale)
 
     def to(self, device: str) -> "Moment":
-        moved = (None if t is None else t.to(device) for t in (self.given_response, self.ell, self.rate))
-        return Moment(self.system.to(device), self.x.to(device), *moved, self.scale)
-
-    def rows(self, index: Tensor) -> "Moment":
-        """Some of the systems."""
-        picked = (None if t is None else t[index] for t in (self.given_response, self.ell, self.rate))
-        return Moment(self.system.rows(index), self.x[index], *picked, self.scale)
+        A, ell, rate = (
+            None if t is None else t.to(device) for t in (self.given_response, self.ell, self.rate)
+        )
+        return Moment(self.system.to(device), self.x.to(device), A, ell, rate, self.scale)
 
     def constant(self, name: str) -> Tensor:
         """A constant that the statements name (see theory.system.CONSTANTS), one number per system."""

@@ -188,7 +188,7 @@ def sweep(
     return Sweep(tried, smallest, raised, undecided, None)
 
 
-class _Refuted(Exception):
+class _RefutedError(Exception):
     """Carries Hypothesis to the smallest counterexample."""
 
 
@@ -203,20 +203,20 @@ def search(theorem: Theorem, row: Row, planted: Planted, examples: int, seed: in
         deadline=None,
         database=None,
         report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         phases=[Phase.generate, Phase.shrink],
     )
     @given(instances(row.family, theorem.keys))
     def hunt(instance: Instance) -> None:
         moment = from_instance(instance, scale)
         for claim in theorem.claims:
-            if alarms(claim, relative_gaps(row, claim, moment)).any():
-                if refutation := confirm(theorem, planted, claim, instance):
-                    found.append(refutation)
-                    raise _Refuted
+            alarm = alarms(claim, relative_gaps(row, claim, moment)).any()
+            if alarm and (refutation := confirm(theorem, planted, claim, instance)):
+                found.append(refutation)
+                raise _RefutedError
 
     try:
         hunt()
-    except _Refuted:
+    except _RefutedError:
         return found[-1]
     return None

@@ -12,7 +12,7 @@ from tokendyn.row import Row
 
 @cache
 def rows() -> dict[str, Row]:
-    """Row by statement id, in the order of the statements; LookupError if a statement and its row disagree."""
+    """Row by statement id, in the statements' order; LookupError if statement and row disagree."""
     modules = [
         importlib.import_module(f"{pairing.__name__}.{m.name}")
         for m in pkgutil.iter_modules(pairing.__path__)

@@ -33,7 +33,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What trajectories must show: margins (batch,), non-negative where they agree; NaN where too short to tell.
+    """What trajectories must show: margins (batch,), ≥ 0 where they agree; NaN where too short to tell.
 
     `tolerance` is what integration error may take from the margin, and `why` explains it.
     """

@@ -44,7 +44,7 @@ def _start(keys: Keys, x: Tensor, ell: Tensor | None, generator: Generator) -> T
     """Tokens that satisfy the hypotheses on the start; a tenth of the rows get a special position."""
     batch, n, _ = x.shape
     special = torch.rand(batch, generator=generator)
-    if "one side" in keys:
+    if "one side" in keys and ell is not None:
         levels = observables.hyperplane(x, ell)
         wanted = levels.abs() + 0.01
         return x + (wanted - levels)[..., None] * (ell / (ell**2).sum(1, keepdim=True))[:, None]

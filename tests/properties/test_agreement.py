@@ -1,7 +1,7 @@
 """The two halves compute the same numbers: 1,000 random systems, every claim of every statement.
 
-Tolerance 1e-12: the floating-point half loses a few units of 2e-16 per operation, times condition numbers that
-the random families keep below about 100. It is relative to the largest number of the claim, or of the scores
+Tolerance 1e-12: the floating-point half loses a few units of 2e-16 per operation, times condition numbers
+that the random families keep below about 100. It is relative to the largest number of the claim, or of the scores
 that it is computed from, because sides such as an energy rate are differences of such numbers.
 """
 
@@ -41,7 +41,9 @@ def test_both_sides_of_every_claim(theorem, row):
                 exact = sides(claim, moment.exactly(at))
                 for which, values in enumerate(measured):
                     expected = [float(item[which].mid()) for item in exact]
-                    size = max([1e-3, scores[at].item(), *(abs(float(q.mid())) for item in exact for q in item)])
+                    size = max(
+                        [1e-3, scores[at].item(), *(abs(float(q.mid())) for item in exact for q in item)]
+                    )
                     assert _close(values[at].tolist(), expected, size), (claim.name, at)
 
 

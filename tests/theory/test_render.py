@@ -11,7 +11,7 @@ from latex2mathml.converter import convert
 from latex2mathml.exceptions import ExtraLeftOrMissingRightError
 from pylatexenc.latexwalker import LatexMathNode, LatexWalker, LatexWalkerParseError
 
-from theory.derivation import ARGUED, CITED, EXACT, HYPOTHESIS, INTERVAL, LEMMA, SYMBOLIC
+from theory.derivation import ARGUED, CITED, EARLIER, EXACT, HYPOTHESIS, INTERVAL, SYMBOLIC
 from theory.errors import InputError
 from theory.registry import statement, statements
 from theory.render import SHORT, evidence_summary, render
@@ -19,7 +19,7 @@ from theory.render import SHORT, evidence_summary, render
 ALL = pytest.mark.parametrize("theorem", statements().values(), ids=statements().keys())
 FORMATS = pytest.mark.parametrize("format", ["text", "markdown", "latex"])
 COMPUTED = (SYMBOLIC, EXACT, INTERVAL)
-NOT_COMPUTED = (LEMMA, HYPOTHESIS, CITED, ARGUED)
+NOT_COMPUTED = (EARLIER, HYPOTHESIS, CITED, ARGUED)
 
 
 def words(text: str) -> str:

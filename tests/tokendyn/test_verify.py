@@ -76,7 +76,7 @@ def test_results_repeat_for_a_seed():
 
 @pytest.mark.parametrize(("theorem", "row"), entries(), ids=_name)
 def test_random_sweeps_alone_refute_dropped_hypotheses_of_weights(theorem, row):
-    """The floating-point sweep is driven by the hypotheses too: without one it finds a certified violation."""
+    """The floating-point sweep is driven by the hypotheses too: without one it finds a violation."""
     for variant in theorem.planted:
         if variant.drop and theorem.id in MUTATED and variant.drop != "left eigenvector":
             assert sweep(theorem.plant(variant), row, variant, 3000, seed=0).counterexample is not None

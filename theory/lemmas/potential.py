@@ -78,7 +78,9 @@ L3 = Theorem(
             ),
             r"The gradient of a convex differentiable function is monotone.",
         ),
-        Step(Argued(MONOTONE, (2, 3, 4, 5, 6)), r"Take $y = x_i$, $z = x_j$: all tokens share one $\varphi$."),
+        Step(
+            Argued(MONOTONE, (2, 3, 4, 5, 6)), r"Take $y = x_i$, $z = x_j$: all tokens share one $\varphi$."
+        ),
     ),
     source="Log-sum-exp convexity (Boyd & Vandenberghe, Convex Optimization, §3.1.5).",
     remark=r"Needs one $\varphi$ shared by all tokens: it fails under causal masks and rotary encoding.",

@@ -157,7 +157,10 @@ _L2_STEPS = (
         Equality(Derivative(y * exp(y) - (exp(y) - 1) * exp(-1), y), exp(y) * (y + 1 - exp(-1))),
         r"$\kappa_n \le \log n$: with $n = e^y$ the function $n\log n - (n-1)/e$ vanishes at $y=0$ and has this slope.",
     ),
-    Step(Certified(Integer(1), exp(-1)), r"The slope is positive for $y \ge 0$, and $\kappa e^\kappa$ increases, so $\kappa_n e^{\kappa_n}\le(\log n)e^{\log n}$ gives $\kappa_n\le\log n$."),
+    Step(
+        Certified(Integer(1), exp(-1)),
+        r"The slope is positive for $y \ge 0$, and $\kappa e^\kappa$ increases, so $\kappa_n e^{\kappa_n}\le(\log n)e^{\log n}$ gives $\kappa_n\le\log n$.",
+    ),
 )
 
 L2 = Theorem(

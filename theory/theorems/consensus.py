@@ -35,7 +35,7 @@ T6 = Theorem(
     ),
     steps=(
         Step(
-            SumIdentity(Sum(P[j] * common, over(j)), common, SOFTMAX, NORMALISER),
+            SumIdentity(Sum(P[j] * common, over(j)), common, SOFTMAX, NORMALISER, needs=("tokens equal",)),
             r"The attended mean of equal tokens is that token, coordinate by coordinate: $m_i = y$, so $\dot x_i = Vy$.",
         ),
         Step(

@@ -47,8 +47,8 @@ BALANCE_STEPS = (
     ),
     Step(MatrixIdentity(u.T * W * u, u.T * sym(W) * u), r"Only the symmetric part counts ($u = S$)."),
     Step(
-        Given(TOTAL_BOUND, ("W positive",)),
-        r"Steps 2–5, and $W_s\succ0$; equality in the last only for $S=0$.",
+        Given(TOTAL_BOUND, ("W positive",), (2, 3, 4, 5)),
+        r"$W_s\succ0$; equality in the last only for $S=0$.",
     ),
     Step(
         SumIdentity(Sum(s[i, j], over(j)), Sum(x[i, a] * w[a, b] * total[b], over(a, d), over(b, d)), SCORES),
@@ -56,14 +56,14 @@ BALANCE_STEPS = (
         r"on $j$. The row sum $\sum_j s_{ij} = x_i^\top W S$ is then 0, so every $s_{ij}=0$.",
     ),
     Step(
-        Given(r"s_{ii} = x_i^\top W_s x_i = 0 \implies x_i = 0", ("W positive",)),
+        Given(r"s_{ii} = x_i^\top W_s x_i = 0 \implies x_i = 0", ("W positive",), (5, 7)),
         r"In particular the self scores vanish: $\sum_i e_i > 0$ unless $X = 0$.",
     ),
 )
 
 DECREASE = Claim(
     "energy decreases",
-    r"-\dot E \ge \tfrac1n S^\top W S",
+    r"-\dot E \ge \tfrac1n S^\top W S,\ S = \sum_i x_i",
     AT_LEAST,
     lambda e: [(energy_rate(e), unit * total_score(e) / e.n)],
 )
@@ -76,7 +76,7 @@ T2 = Theorem(
     hypotheses=(A_SYMMETRIC, A_NEGATIVE, W_POSITIVE),
     claims=(
         Claim(
-            "energy is positive",
+            "energy is non-negative",
             r"E = -\tfrac12\sum_i x_i^\top Ax_i \ge 0",
             AT_LEAST,
             lambda e: [(-energy(e), 0)],
@@ -94,7 +94,8 @@ T2 = Theorem(
             r"$E$ is a Lyapunov function: positive, proper.",
         ),
         Step(
-            Argued(r"\dot E = -\sum_i e_i < 0 \text{ unless } X = 0", (1, 2, 6, 8)), r"It decreases strictly."
+            Argued(r"\dot E = -\sum_i e_i < 0 \text{ unless } X = 0", (1, 2, 6, 7, 8)),
+            r"It decreases strictly.",
         ),
         Step(
             Cited(r"X(t)\to 0 \text{ from every start}", "khalil_lyapunov"),
@@ -102,7 +103,7 @@ T2 = Theorem(
         ),
     ),
     source="Stated here; scenario 'nd' of arXiv 2512.03058 with both antisymmetric parts constrained.",
-    remark=r"Sufficient only: nothing is claimed where a hypothesis fails. The rate is algebraic, not exponential.",
+    remark=r"Sufficient only: nothing is claimed where a hypothesis fails. No rate is claimed: equal tokens decay exponentially, generic ones only like $t^{-1/2}$.",
     concludes="X(t) → 0 from every start",
     examples=Examples(
         witness=Instance.of(

@@ -3,9 +3,24 @@
 from fractions import Fraction
 
 from flint import fmpq
-from sympy import Integer, Matrix, Rational, Symbol, ZeroMatrix, cos, exp, sin, symbols
+from sympy import (
+    Determinant,
+    ImmutableMatrix,
+    Integer,
+    Inverse,
+    MatAdd,
+    MatMul,
+    Matrix,
+    Rational,
+    Symbol,
+    Transpose,
+    cos,
+    exp,
+    sin,
+    symbols,
+)
 
-from theory.derivation import EXACT, Argued, Equality, MatrixIdentity, Positive, Satisfies, Step
+from theory.derivation import EXACT, FIXED, Argued, Cited, Equality, Positive, Satisfies, Step
 from theory.hypotheses import (
     A_MINUS_W_TRANSPOSED,
     A_NEGATIVE,
@@ -14,33 +29,39 @@ from theory.hypotheses import (
     W_POSITIVE,
     W_ROTATION,
 )
-from theory.notation import W, abscissa, d, u, unit
+from theory.notation import abscissa, unit
+from theory.quantities import symmetric
 from theory.system import ExplicitSystem, Instance
 from theory.theorem import EQUAL, MORE_THAN, Claim, Examples, Planted, Sides, Theorem
 from theory.theorems.divergence import T3
 
-theta = Symbol("theta", real=True)
-p, h = symbols("p h", positive=True)  # W_11 = p, W_21 = p + h
+theta, x = Symbol("theta", real=True), Symbol("x")
+a, b, h = symbols("a b h", positive=True)
 
 
-def rotation(angle) -> Matrix:
-    return Matrix([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
+def rotation(angle) -> ImmutableMatrix:
+    return ImmutableMatrix([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
 
 
-def _half(matrix: Matrix) -> Matrix:
-    return (matrix + matrix.T) / 2
+def product(left: ImmutableMatrix, right: ImmutableMatrix) -> MatMul:
+    """left·right, not yet multiplied out."""
+    return MatMul(left, right, evaluate=False)
 
 
+def symmetric_half(matrix: ImmutableMatrix) -> MatMul:
+    """(M + Mᵀ)/2, not yet added up."""
+    return MatMul(Rational(1, 2), MatAdd(matrix, Transpose(matrix), evaluate=False), evaluate=False)
+
+
+scaled = ImmutableMatrix([[a, -b], [b, a]])
 FIFTHS = [[Fraction(3, 5), Fraction(-4, 5)], [Fraction(4, 5), Fraction(3, 5)]]
-THREE_FOUR_FIVE = Matrix([[3, -4], [4, 3]]) / 5
+THREE_FOUR_FIVE = ImmutableMatrix([[3, -4], [4, 3]]) / 5
 FAST_ROTATION = Instance.of(
     score=FIFTHS,
     response=[[-q for q in column] for column in zip(*FIFTHS, strict=True)],
     tokens=[[1, 0], [1, 0]],
 )
 MIRRORED = Instance.of(score=[[1, 0], [0, 1]], value=[[1, 0], [0, 1]], tokens=[[1, 2], [-1, -2], [0, 0]])
-x = Symbol("x")
-steep = Matrix([[p, -(p + h)], [p + h, p]])
 
 T7 = Theorem(
     id="T7",
@@ -74,33 +95,33 @@ T7 = Theorem(
     ),
     steps=(
         Step(
-            Equality((-rotation(-theta)).inv() * rotation(theta), -rotation(2 * theta)),
+            Equality(product(Inverse(-rotation(-theta)), rotation(theta)), -rotation(2 * theta), kind=FIXED),
             r"$W=R(\theta)$, $A=-R(-\theta)$ give $V=A^{-1}W=-R(2\theta)$.",
         ),
         Step(
-            Equality(_half(rotation(theta)), cos(theta) * Matrix.eye(2)),
-            r"$W_s=\cos\theta\,I\succ0$ for $\theta<90^\circ$.",
+            Equality(symmetric_half(rotation(theta)), cos(theta) * ImmutableMatrix.eye(2), kind=FIXED),
+            r"$W_s=\cos\theta\,I$, and $A_s=-\cos\theta\,I$ likewise: $W_s\succ0$ and $A_s\prec0$ for $\theta<90^\circ$.",
         ),
-        Step(Equality(_half(-rotation(-theta)), -cos(theta) * Matrix.eye(2)), r"$A_s=-\cos\theta\,I\prec0$."),
         Step(
             Equality(
-                (-rotation(2 * theta) - x * Matrix.eye(2)).det(),
+                Determinant(-rotation(2 * theta) - x * ImmutableMatrix.eye(2)),
                 (x + cos(2 * theta)) ** 2 + sin(2 * theta) ** 2,
+                kind=FIXED,
             ),
             r"Eigenvalues of $V$: $-\cos2\theta\pm i\sin2\theta$, unstable for $\theta\in(45^\circ,90^\circ)$.",
         ),
         Step(
-            Positive(h * (2 * p + h) / (p**2 + (p + h) ** 2)),
-            r"In rationals, $a=p$, $b=p+h$: the growth rate $(b^2-a^2)/(a^2+b^2)$ is positive for $0<a<b$.",
+            Equality(
+                product(Inverse(-scaled.T), scaled),
+                ImmutableMatrix([[b**2 - a**2, 2 * a * b], [-2 * a * b, b**2 - a**2]]) / (a**2 + b**2),
+                kind=FIXED,
+            ),
+            r"The same without angles, $W=\begin{pmatrix}a&-b\\b&a\end{pmatrix}$, $A=-W^\top$: $V$ has eigenvalues "
+            r"$(b^2-a^2\pm2abi)/(a^2+b^2)$.",
         ),
         Step(
-            Equality(
-                ((-steep.T).inv() * steep - x * Matrix.eye(2))
-                .det()
-                .subs(x, h * (2 * p + h) / (p**2 + (p + h) ** 2)),
-                (2 * p * (p + h) / (p**2 + (p + h) ** 2)) ** 2,
-            ),
-            r"At that real part the characteristic polynomial is the square of the imaginary part.",
+            Positive((b**2 - a**2).subs(b, a + h).factor()),
+            r"For $b=a+h$, $h>0$, their real part is positive.",
         ),
         Step(
             Satisfies(
@@ -111,14 +132,14 @@ T7 = Theorem(
         ),
         Step(
             Equality(
-                ((-THREE_FOUR_FIVE.T).inv() * THREE_FOUR_FIVE - x * Matrix.eye(2)).det(),
+                Determinant((-THREE_FOUR_FIVE.T).inv() * THREE_FOUR_FIVE - x * ImmutableMatrix.eye(2)),
                 (x - Rational(7, 25)) ** 2 + Rational(24, 25) ** 2,
                 kind=EXACT,
             ),
             r"The characteristic polynomial of its $V$: eigenvalues $0.28\pm0.96i$.",
         ),
         Step(
-            Argued(r"\text{equal tokens spiral outward, } \dot x = Vx", (4, 8)),
+            Argued(r"\text{equal tokens spiral outward, } \dot x = Vx", (3, 5, 7)),
             r"By T6 the system does not converge from every start, although both symmetric parts have T2's signs.",
         ),
     ),
@@ -137,22 +158,21 @@ T7 = Theorem(
 
 def _minors(matrix: Matrix, sign: int) -> Sides:
     """Trace and determinant of the symmetric part, the first times the sign (d = 2)."""
-    half = _half(matrix)
+    half = symmetric(matrix)
     trace, determinant = sign * half.trace(), half.det() if half.rows == 2 else sign * half.trace()
     return [(trace, Integer(0)), (determinant, Integer(0))]
 
 
-score = Symbol("s", real=True)
-row_one = (exp(score) - exp(-score)) / (exp(score) + exp(-score) + 1)
-row_two = (exp(-score) - exp(score)) / (exp(-score) + exp(score) + 1)
+r = Symbol("r", real=True)
+pull = (exp(r) - exp(-r)) / (exp(r) + exp(-r) + 1)
 
 
 def _at_rest(e: ExplicitSystem) -> Sides:
-    return [(e.v[2, a], (unit - 1) * e.X[0, a]) for a in range(e.d)] if e.n > 2 else []
+    return [(e.v[2, c], (unit - 1) * e.X[0, c]) for c in range(e.d)] if e.n > 2 else []
 
 
 def _mirrored(e: ExplicitSystem) -> Sides:
-    return [(e.v[0, a], -unit * e.v[1, a]) for a in range(e.d)] if e.n > 1 else []
+    return [(e.v[0, c], -unit * e.v[1, c]) for c in range(e.d)] if e.n > 1 else []
 
 
 T8 = Theorem(
@@ -167,20 +187,17 @@ T8 = Theorem(
     ),
     steps=(
         Step(
-            MatrixIdentity((-u).T * W * u, -(u.T * W * u)),
-            r"With $a=u$ and $s=a^\top Wa$ the scores are $\pm s$ and 0.",
+            Equality(pull.subs(r, -r), -pull),
+            r"A query $y$ with $r=y^\top Wa$ has the scores $r$, $-r$ and 0, so its mean is $f(r)\,a$ with the odd function "
+            r"$f(r)=\frac{e^r-e^{-r}}{e^r+e^{-r}+1}$.",
         ),
         Step(
-            MatrixIdentity(Rational(1, 3) * u + Rational(1, 3) * (-u), ZeroMatrix(d, 1)),
-            r"Row 3 has all scores 0, so its weights are $\frac13$: $m_3=0$ and $\dot x_3=0$.",
+            Argued(r"m_1 = f(s)\,a = -m_2,\quad m_3 = f(0)\,a = 0", (1,)),
+            r"The queries $a$, $-a$ and 0 have $r=s$, $-s$ and 0, $s=a^\top Wa$.",
         ),
         Step(
-            Equality(row_one + row_two, Integer(0)),
-            r"$m_1=\frac{e^s-e^{-s}}{e^s+e^{-s}+1}\,a$ and $m_2=-m_1$.",
-        ),
-        Step(
-            Argued(r"\{a,-a,0\} \text{ is invariant: } x_3(t)=0 \text{ for all } t", (1, 2, 3)),
-            r"The velocity is tangent to this set, and solutions are unique.",
+            Cited(r"\{a,-a,0\} \text{ is invariant: } x_3(t)=0 \text{ for all } t", "hale1980"),
+            r"The velocity is tangent to this set of states, and solutions are unique.",
         ),
         Step(
             Satisfies(
@@ -201,5 +218,7 @@ T8 = Theorem(
         missing="tokens mirrored",
         boundary=Instance.of(score=[[2, 1], [0, 1]], value=[[1, 3], [0, 1]], tokens=[[0, 0], [0, 0], [0, 0]]),
     ),
-    wrong_constants=(Planted("the zero token moves like x_1, or twice the mirror image", scale={unit: fmpq(2)}),),
+    wrong_constants=(
+        Planted("the zero token moves like x_1, or twice the mirror image", scale={unit: fmpq(2)}),
+    ),
 )

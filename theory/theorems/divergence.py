@@ -12,7 +12,7 @@ from theory.theorems.convergence import BALANCE_STEPS
 
 INCREASE = Claim(
     "energy increases",
-    r"\dot E \ge \tfrac1n S^\top W S",
+    r"\dot E \ge \tfrac1n S^\top W S,\ S = \sum_i x_i",
     AT_LEAST,
     lambda e: [(energy_rate(e), unit * total_score(e) / e.n)],
 )
@@ -42,7 +42,7 @@ T3 = Theorem(
         ),
         Step(Given(r"E(0) > 0", ("start nonzero", "A positive")), r"The start is not the equilibrium."),
         Step(
-            Argued(r"\dot E = \sum_i e_i > 0 \text{ along the trajectory}", (1, 2, 6, 8, 10)),
+            Argued(r"\dot E = \sum_i e_i > 0 \text{ along the trajectory}", (1, 2, 6, 7, 8, 10)),
             r"It increases strictly.",
         ),
         Step(

@@ -3,10 +3,10 @@
 from flint import fmpq
 from sympy import Derivative, IndexedBase, Max, Min, Sum, Symbol, exp
 
-from theory.derivation import Cited, Equality, Given, MatrixIdentity, Step, SumIdentity
+from theory.derivation import Cited, Equality, Given, Step, SumIdentity
 from theory.hypotheses import LEFT_EIGENVECTOR, ONE_SIDE, RATE_POSITIVE
 from theory.lemmas.softmax import NORMALISER, SOFTMAX, over
-from theory.notation import P, V, a, d, ell, j, m_i, rate, t, x, z
+from theory.notation import P, a, d, j, rate, t, x, z
 from theory.quantities import for_tokens, hyperplane, hyperplane_rate
 from theory.sums import Definition
 from theory.system import Instance
@@ -25,8 +25,8 @@ T17 = Theorem(
     id="T17",
     kind="theorem",
     title="One side of a hyperplane",
-    statement=r"If $\ell^\top V=\mu\ell^\top$ with $\mu>0$ real and $z_i=\ell^\top x_i(0)>0$ for every token, then "
-    r"$e^{\mu t}\min z\le z_i(t)\le e^{\mu t}\max z$: every token diverges, at exactly that rate, for any $W$.",
+    statement=r"If $\ell^\top V=\mu\ell^\top$ with $\mu>0$ real and $z_i=\ell^\top x_i$ starts positive for every token, then "
+    r"$e^{\mu t}\min_jz_j(0)\le z_i(t)\le e^{\mu t}\max_jz_j(0)$: every token diverges, at exactly that rate, for any $W$.",
     hypotheses=(LEFT_EIGENVECTOR, RATE_POSITIVE, ONE_SIDE),
     claims=(
         Claim(
@@ -49,8 +49,10 @@ T17 = Theorem(
         ),
     ),
     steps=(
-        Step(MatrixIdentity(ell.T * (V * m_i), (V.T * ell).T * m_i), r"$\dot z_i=\ell^\top Vm_i$."),
-        Step(Given(r"\dot z_i = \mu\,\ell^\top m_i", ("left eigenvector",)), r"$V^\top\ell=\mu\ell$."),
+        Step(
+            Given(r"\dot z_i = \ell^\top V m_i = \mu\,\ell^\top m_i", ("left eigenvector",)),
+            r"$\dot x_i=Vm_i$.",
+        ),
         Step(
             SumIdentity(
                 Sum(normal[a] * Sum(P[j] * x[j, a], over(j)), over(a, d)),
@@ -67,8 +69,12 @@ T17 = Theorem(
             r"An average: take $q=\min z$ (every summand $\ge0$) and $q=\max z$ (every summand $\le0$).",
         ),
         Step(
-            Given(r"\mu\min_jz_j \le \dot z_i \le \mu\max_jz_j", ("left eigenvector", "rate positive")),
-            r"Steps 2–4, and $\mu>0$.",
+            Given(
+                r"\mu\min_jz_j \le \dot z_i \le \mu\max_jz_j",
+                ("left eigenvector", "rate positive"),
+                (1, 2, 3),
+            ),
+            r"$\mu>0$ keeps the order.",
         ),
         Step(
             Cited(r"D^+\max z\le\mu\max z,\quad D_+\min z\ge\mu\min z", "danskin1966"),
@@ -79,12 +85,14 @@ T17 = Theorem(
             r"The comparison equation.",
         ),
         Step(
-            Cited(r"e^{\mu t}\min z(0)\le z_i(t)\le e^{\mu t}\max z(0)", "khalil_comparison"), r"Comparison lemma."
+            Cited(r"e^{\mu t}\min z(0)\le z_i(t)\le e^{\mu t}\max z(0)", "khalil_comparison"),
+            r"Comparison lemma.",
         ),
         Step(
             Given(
                 r"\|x_i(t)\|\ge z_i(t)/\|\ell\| \to \infty \text{ for every } i",
                 ("one side", "rate positive"),
+                (7,),
             ),
             r"$\min z(0)>0$.",
         ),

@@ -2,7 +2,17 @@
 
 from sympy import Derivative, Rational, Symbol, exp, expint
 
-from theory.derivation import Argued, Certified, Cited, Equality, FromLemma, Given, MatrixIdentity, Step
+from theory.derivation import (
+    FIXED,
+    Argued,
+    Certified,
+    Cited,
+    Equality,
+    FromLemma,
+    Given,
+    MatrixIdentity,
+    Step,
+)
 from theory.hypotheses import A_DEFINITE, A_SYMMETRIC, W_DEFINITE
 from theory.notation import A, V, W, omega, outward, sym
 from theory.quantities import for_tokens, quadratic
@@ -60,6 +70,7 @@ T10 = Theorem(
             Given(
                 r"\omega\,\tfrac{d}{dt}\,x^\top Ax = 2\,\omega\,x^\top W_s x > 0,\quad x \neq 0",
                 ("W definite",),
+                (2,),
             ),
             r"Equal tokens: the $A$-form grows for $\omega=1$ and falls for $\omega=-1$.",
         ),
@@ -68,13 +79,15 @@ T10 = Theorem(
             r"Inertia theorem for $\pm A$: all eigenvalues of $V$ lie on one side.",
         ),
         Step(
-            Equality(_mean(second) - _mean(first), growth_of_gap),
+            Equality(_mean(second) - _mean(first), growth_of_gap, kind=FIXED),
             r"Distances that shrink need not vanish. Take $d=1$, $W=A=-1$, $V=1$, tokens $x_1>0$ and $x_2=x_1+g$: the gap obeys "
             r"$\dot g=m_2-m_1$.",
         ),
         Step(
             Equality(
-                growth_of_gap / gap + exp(-first * gap) / (1 + exp(-first * gap)), _weight_on_second(second)
+                growth_of_gap / gap + exp(-first * gap) / (1 + exp(-first * gap)),
+                _weight_on_second(second),
+                kind=FIXED,
             ),
             r"So $\dot g/g\ge-\frac{e^{-x_1g}}{1+e^{-x_1g}}\ge-e^{-x_1g}$, as the attention weight on the right is positive.",
         ),

@@ -109,7 +109,9 @@ T5 = Theorem(
             r"$A^{-1}$ has the sign of $A_s$ (congruence by $A^{-\top}$).",
         ),
         Step(
-            Given(r"\sigma\dot F \ge 0,\text{ with equality only if every } g_i = 0", ("A definite",)),
+            Given(
+                r"\sigma\dot F \ge 0,\text{ with equality only if every } g_i = 0", ("A definite",), (3, 4, 5)
+            ),
             r"$\sigma A_s\succ0$; $Z_i>0$.",
         ),
         Step(ConvexMinimum(exp(shift) - 1 - shift, shift, Integer(0)), r"$e^u\ge1+u$, equality only at 0."),
@@ -125,12 +127,13 @@ T5 = Theorem(
             Given(
                 r"F \ge n^2,\text{ equality only if all } s_{ij}=0,\text{ so } s_{ii}=0,\ x_i=0",
                 ("W positive",),
+                (7, 8),
             ),
             r"$S^\top WS\ge0$.",
         ),
         Step(FromLemma("L1", MEAN_BOUND, row_of_attention), r"For the critical points of $F$."),
         Step(
-            Given(r"g_i = 0\ \forall i \implies X = 0", ("W positive",)),
+            Given(r"g_i = 0\ \forall i \implies X = 0", ("W positive",), (8, 10)),
             r"$g_i=0$ means $Wm_i=0$, so $e_i=x_i^\top Wm_i=0$ for all $i$; then $0=\sum_ie_i\ge\frac1nS^\top WS\ge0$, each row is an "
             r"equality in L1, every $s_{ij}=\frac1nx_i^\top WS=0$, and $s_{ii}=0$ gives $x_i=0$.",
         ),
@@ -139,7 +142,9 @@ T5 = Theorem(
             r"$F$ is proper.",
         ),
         Step(
-            Cited(r"\text{bounded trajectories approach the set } \{\dot F = 0\} = \{X = 0\}", "khalil_lasalle"),
+            Cited(
+                r"\text{bounded trajectories approach the set } \{\dot F = 0\} = \{X = 0\}", "khalil_lasalle"
+            ),
             r"LaSalle's invariance principle.",
         ),
         Step(

@@ -22,12 +22,12 @@ T4 = Theorem(
     title="Each token, with a rate",
     statement=r"If $A=A^\top$ is definite of sign $\sigma$ and $W_s\succ0$, then $E_i=\frac12x_i^\top(\sigma A)x_i$ obeys "
     r"$\sigma\dot E_i\ge2\lambda E_i-\kappa_n$, $\lambda$ the smallest eigenvalue of the pencil $(W_s,\sigma A)$. For "
-    r"$A\succ0$ a token above $\kappa_n/(2\lambda)$ diverges at least like $e^{\lambda t}$; for $A\prec0$ every token is "
-    r"drawn below $\kappa_n/(2\lambda)$ exponentially fast.",
+    r"$A\succ0$ a token above $\kappa_n/(2\lambda)$ diverges at least like $e^{\lambda t}$; for $A\prec0$ "
+    r"$\limsup_t E_i\le\kappa_n/(2\lambda)$ for every token, approached at least like $e^{-2\lambda t}$.",
     hypotheses=(A_SYMMETRIC, A_DEFINITE, W_POSITIVE),
     claims=(
         Claim(
-            "energy is positive",
+            "energy is non-negative",
             r"E_i \ge 0",
             AT_LEAST,
             for_tokens(lambda e, i: (sigma * token_energy(e, i), 0)),
@@ -74,7 +74,7 @@ T4 = Theorem(
     ),
     source="Stated here, with the sharp constant of L2.",
     remark=r"Nothing is claimed of a token that starts below the threshold when $A\succ0$.",
-    concludes="a threshold on each token's energy (A ≻ 0: diverges above it, A ≺ 0: drawn below it)",
+    concludes="a threshold on each token's energy (A ≻ 0: diverges above it, A ≺ 0: limsup at most it)",
     examples=Examples(
         witness=Instance.of(
             score=[[2, 1], [-1, 1]], response=[[2, 1], [1, 1]], tokens=[[3, 2], [0, -1], [3, 1]]

@@ -60,7 +60,7 @@ T2 = Row(
     id="T2",
     family="response",
     sides={
-        "energy is positive": lambda m: against_zero(-energy(m)),
+        "energy is non-negative": lambda m: against_zero(-energy(m)),
         "energy never grows": lambda m: against_zero(energy_rate(m)),
         "energy decreases": lambda m: (energy_rate(m), mean_total_score(m)),
     },

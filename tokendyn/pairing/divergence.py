@@ -14,7 +14,7 @@ def _grows(run: Run) -> Tensor:
 
 
 def escapes(run: Run) -> Tensor:
-    """1 where a coordinate crossed the threshold, −1 where the horizon ended first, NaN where steps ran out."""
+    """1 where a coordinate crossed the threshold, −1 where the time ran out, NaN where the steps did."""
     crossed = (run.solution.outcome == Outcome.ESCAPED).to(run.times.dtype) * 2 - 1
     return torch.where(run.solution.outcome == Outcome.STALLED, torch.nan, crossed)
 

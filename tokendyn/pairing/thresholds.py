@@ -36,7 +36,7 @@ T4 = Row(
     id="T4",
     family="response",
     sides={
-        "energy is positive": lambda m: against_zero(token_energies(m)),
+        "energy is non-negative": lambda m: against_zero(token_energies(m)),
         "the rate is positive": lambda m: against_zero(m.constant("lambda")[:, None]),
         "energy inequality": _inequality,
     },
