@@ -405,7 +405,7 @@ def _says_heads(layer: Json) -> str:
     indefinite = f", and (W_h)_s has rank ≤ {2 * rank} < {d}, so it is not definite" if 2 * rank < d else ""
     return (
         f"{names} are silent about every single head: V_h has rank ≤ {rank} < {d}, so it is singular and "
-        f"A_h = W_h V_h⁻¹ does not exist{indefinite}. T6 holds of every single head, but only because 0 is "
+        f"A_h = W_h V_h⁻¹ does not exist{indefinite}. T6 holds of every single head, if only because 0 is "
         "an eigenvalue of V_h."
     )
 

@@ -10,10 +10,11 @@ from rich.text import Text
 
 from numerics import InputError as NumericsInputError
 from numerics.fetch import FetchError
+from theory.derivation import KINDS
 from theory.errors import InputError
 from theory.one_line import one_line, sentence
 from theory.registry import statement, statements
-from theory.render import SHORT, render
+from theory.render import render
 from theory.verdict import Status
 from theory.weights import Weights
 from tokendyn.audit import audit as run_audit
@@ -98,33 +99,27 @@ def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: 
 
 
 LEGEND = """\
-evidence: steps computed (symbolic, exact, interval), taken from an earlier statement or a hypothesis,
-          cited from the literature, or argued in words
+steps:    S symbolic for any n and d, F symbolic at a fixed size, X exact rationals, I intervals,
+          E earlier statement, H hypothesis, C cited, A argued in words; `tokendyn show ID` prints them
 margin:   smallest over the random systems and claims, relative; identities: minus the largest gap (rounding)
 caught:   planted false variants refuted by a certified counterexample"""
 
 
+LETTERS = dict(zip(KINDS, "SFXIEHCA", strict=True))
+
+
 def _verify_table(report: dict) -> Table:
-    table = Table(title="Statements checked", title_justify="left")
-    for name, justify in (
-        ("id", "left"),
-        ("statement", "left"),
-        ("evidence of its steps", "left"),
-        ("systems", "right"),
-        ("margin", "right"),
-        ("trajectories", "right"),
-        ("probed", "right"),
-        ("caught", "right"),
-        ("verdict", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table = _table("Statements checked", "id", "statement", "steps")
+    for name in ("systems", "margin", "trajectories", "probed", "caught"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
     for result in report["statements"]:
         margins = [m for m in result["sweep"]["smallest_margins"].values() if m is not None]
         caught = sum(p["caught"] for p in result["planted"])
         table.add_row(
             result["id"],
             result["title"],
-            _evidence(result["derivation"]["evidence"]),
+            "".join(LETTERS[step["kind"]] for step in result["derivation"]["steps"]),
             str(result["sweep"]["systems"]),
             f"{min(margins):.0e}" if margins else "–",
             _trajectories(result["trajectories"]),
@@ -133,10 +128,6 @@ def _verify_table(report: dict) -> Table:
             _styled(result["verdict"]),
         )
     return table
-
-
-def _evidence(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {SHORT[kind]}" for kind, count in counts.items() if count)
 
 
 def _trajectories(conclusions: list[dict]) -> str:
@@ -226,7 +217,7 @@ def _check_table(found: list[Applicability]) -> Table:
     table = _table("What follows", "id", "verdict", "grade", "conclusion, or what is missing")
     for a in found:
         if a.verdict.holds:
-            starts = "".join(f"; for starts with {one_line(h.formula)}" for h in a.starts)
+            starts = "".join(f" [start: {one_line(h.formula)}]" for h in a.starts)
             table.add_row(
                 a.theorem.id, _styled("HOLDS"), str(a.verdict.grade), Text(a.theorem.concludes + starts)
             )

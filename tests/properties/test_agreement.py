@@ -1,8 +1,8 @@
 """The two halves compute the same numbers: 1,000 random systems, every claim of every statement.
 
 Tolerance 1e-12: the floating-point half loses a few units of 2e-16 per operation, times condition numbers
-that the random families keep below about 100. It is relative to the largest number of the claim, or of the scores
-that it is computed from, because sides such as an energy rate are differences of such numbers.
+that the random families keep below about 100. It is relative to the largest number of the claim, or of the
+scores that it is computed from, because sides such as an energy rate are differences of such numbers.
 """
 
 import pytest

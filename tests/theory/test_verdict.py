@@ -34,7 +34,8 @@ def test_it_prints_status_grade_and_margin():
     assert str(EXACT) == "HOLDS (exact, margin ≥ 1)"
     assert str(INTERVAL) == "HOLDS (interval)"
     assert str(FAILS) == "FAILS (interval, margin ≤ -1)"
-    assert str(OPEN) == "UNDECIDED (float, margin ≈ 0)"
+    assert str(OPEN) == "UNDECIDED (margin ≈ 0)"
+    assert str(undecided("why")) == "UNDECIDED"
 
 
 @pytest.mark.parametrize("order", list(permutations([EXACT, FAILS, OPEN, FLOAT])))
