@@ -96,6 +96,6 @@ def _evaluate(expression: Expr, matrices: Mapping, lengths: Mapping[Symbol, Inte
         for other in rest:
             first = first + other if isinstance(expression, MatAdd) else first * other
         return first
-    if expression.atoms(MatrixSymbol):
+    if isinstance(expression, MatrixExpr) or expression.atoms(MatrixSymbol):
         raise TypeError(f"cannot write out {type(expression).__name__}")
     return expression

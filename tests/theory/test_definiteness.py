@@ -1,5 +1,6 @@
-"""Signs of symmetric matrices: against prescribed inertia, against SymPy, and with margins that really bound."""
+"""Signs of symmetric matrices: prescribed inertia, SymPy as oracle, margins that really bound."""
 
+import itertools
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
@@ -104,7 +105,7 @@ def test_inertia_and_definiteness_agree_with_sympy(matrix):
     coefficients = oracle.charpoly().all_coeffs()
     zero = next(k for k, c in enumerate(reversed(coefficients)) if c != 0)
     nonzero = [c for c in coefficients if c != 0]
-    positive = sum(1 for p, q in zip(nonzero, nonzero[1:], strict=False) if p * q < 0)
+    positive = sum(1 for p, q in itertools.pairwise(nonzero) if p * q < 0)
     found, grade = inertia(matrix)
     assert grade is Grade.EXACT
     assert found == Inertia(positive, matrix.nrows() - positive - zero, zero)

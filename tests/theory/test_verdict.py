@@ -17,7 +17,7 @@ OPEN = undecided("nobody knows", "≈ 0")
 def test_a_verdict_has_no_truth_value(verdict):
     with pytest.raises(TypeError, match="three values"):
         bool(verdict)
-    with pytest.raises(TypeError, match="verdict.status"):
+    with pytest.raises(TypeError, match=r"verdict\.status"):
         _ = 1 if verdict else 0
 
 
