@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 verify: $(INSTALLED)  ## check every theorem, then audit a real pretrained Transformer
 	$(BIN)/tokendyn verify --json verify.json
-	$(BIN)/tokendyn audit albert --json audit.json
+	$(BIN)/tokendyn audit albert --json audit.json || test $$? -eq 3  # 3: no network, said in the message
 
 test: verify  ## the same, then the test suite with its coverage bar
 	$(BIN)/python -m pytest --cov --cov-report=term

