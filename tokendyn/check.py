@@ -34,11 +34,12 @@ def applicable(weights: Weights) -> list[Applicability]:
     """
     instance = Instance(weights)
     decided: dict[str, Verdict] = {}
-    found = [_apply(theorem, instance, decided) for theorem in statements().values()]
+    found = [apply(theorem, instance, decided) for theorem in statements().values()]
     return [a for a in found if a.hypotheses and (a.theorem.kind != "counterexample" or a.verdict.holds)]
 
 
-def _apply(theorem: Theorem, instance: Instance, decided: dict[str, Verdict]) -> Applicability:
+def apply(theorem: Theorem, instance: Instance, decided: dict[str, Verdict]) -> Applicability:
+    """One statement's hypotheses on the weights; verdicts are looked up in `decided` and added to it."""
     about = [h for h in theorem.hypotheses if h.on == "weights"]
     for hypothesis in about:
         if hypothesis.key not in decided:

@@ -19,7 +19,7 @@ from theory.render import render
 from theory.verdict import Status
 from theory.weights import Weights
 from tokendyn.audit import audit as run_audit
-from tokendyn.audit import print_audit
+from tokendyn.audit_text import print_audit
 from tokendyn.check import Applicability, applicable
 from tokendyn.files import read_json, read_matrix, require_writable, write_json
 from tokendyn.probe import replay as replay_counterexample
@@ -78,7 +78,7 @@ def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: 
     """Check statements: derive, simulate, probe.
 
     Recomputes every derivation step, checks random systems and trajectories, searches for counterexamples,
-    and makes sure that planted false variants are refuted. IDS such as `T2 T17` select statements; all by default.
+    and makes sure that planted false variants are refuted. IDS such as `T2 T17` select statements.
     """
     require_writable("--json", json_path)
     console = _console()

@@ -19,7 +19,8 @@ from theory.definiteness import ROUND_CEILING, ROUND_FLOOR, Inertia, decimal_bou
 from theory.eigenpairs import unstable
 from theory.verdict import Grade, Status
 from theory.weights import identity, rational_matrix
-from tokendyn.audit import audit, print_audit
+from tokendyn.audit import audit
+from tokendyn.audit_text import print_audit
 
 SCHEMA = json.loads(Path(__file__).parents[2].joinpath("docs", "audit_schema.json").read_text("utf-8"))
 NAME = "albert.encoder.albert_layer_groups.0.albert_layers.0.attention"

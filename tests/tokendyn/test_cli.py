@@ -90,7 +90,7 @@ def test_show(style):
     assert "Khalil" in result.output
 
 
-def test_check_on_the_rotation_of_T7(save):
+def test_check_on_the_rotation_of_t7(save):
     result = run("check", *save(np.eye(2), ROTATION, -ROTATION @ ROTATION), "--scale", 1)
     assert result.exit_code == 3
     second = lines_about(result.output, "T2")
