@@ -112,7 +112,6 @@ class Instance:
                 expected=f"(n, {self.weights.dim}), one token per row",
                 fix="match the tokens' dimension to the weights'",
             )
-
         self._check_response()
         self._check_eigenvector()
 

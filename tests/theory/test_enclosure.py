@@ -57,7 +57,7 @@ def _ball(value) -> arb:
 
 def _contains(ball: arb, value) -> bool:
     """Is an mpmath number of 60 digits in the ball (to within those digits) and the ball tight?"""
-    return (ball - _ball(value)).contains(0) and float(ball.rad()) <= 1e-30 * (1 + abs(float(value)))
+    return (ball - _ball(value)).contains(0) and float(ball.rad()) <= 1e-25 * (1 + abs(float(value)))
 
 
 @given(a=RATIONALS, b=RATIONALS)
@@ -99,7 +99,7 @@ def test_undefined_values_are_never_small():
         ball = enclose(expression, {x: arb(-2)})
         assert not ball > 0
         assert not ball < 0
-        assert ball != 0
+        assert not ball.is_finite()
 
 
 @pytest.mark.parametrize("expression", [cos(x), pi * x, 1 + cos(x)])

@@ -1,4 +1,4 @@
-"""The symbolic system and its exact evaluation, against a direct computation that shares no code with them."""
+"""The symbolic system and its exact evaluation, against a direct computation that shares no code."""
 
 from fractions import Fraction
 
@@ -29,6 +29,7 @@ from theory.quantities import (
     token_energy_rate,
     total_score,
 )
+from theory.registry import statement
 from theory.system import CONSTANTS, ExplicitSystem, Instance, Values, explicit_system, orientation
 from theory.theorem import AT_LEAST, Claim, sides
 from theory.verdict import Status
@@ -108,7 +109,7 @@ def test_the_quantities_of_claims(instance):
     assume(instance.has_response)
     values = Values.at(instance)
     e = values.system
-    x, w, v, a = (_floats(m) for m in (instance.tokens, instance.form, instance.value, instance.response))
+    x, w, a = (_floats(m) for m in (instance.tokens, instance.form, instance.response))
     with mpmath.workdps(40):
         direct = Direct(instance)
         s, attention, velocity = (
@@ -207,7 +208,7 @@ def test_a_response_beside_a_singular_value_map():
 
 
 def test_evaluation_needs_tokens():
-    with pytest.raises(InputError, match="^tokens: got none"):
+    with pytest.raises(InputError, match=r"^tokens: got none"):
         Values.at(Instance.of(score=EYE, value=EYE))
 
 
@@ -338,8 +339,6 @@ def test_scores_carry_the_scale_of_the_projections():
 
 
 def test_a_claim_on_undefined_quantities_is_undecided():
-    from theory.registry import statement
-
     singular = Instance.of(score=EYE, value=[[1, 1], [1, 1]], tokens=[[1, 2], [0, 1]])
     for identifier in ("T1", "T2", "T4", "T10", "T17", "L5"):
         theorem = statement(identifier)

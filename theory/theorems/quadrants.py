@@ -20,21 +20,10 @@ from theory.system import Instance
 from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Theorem
 from theory.theorems.pairwise import DISTANCE, MONOTONE_DISTANCE, MONOTONE_DISTANCES
 
-first, gap = Symbol("x_1", positive=True), Symbol("g", positive=True)
+first, gap, query = (Symbol(name, positive=True) for name in ("x_1", "g", "y"))
+exponent, threshold = Symbol("u", positive=True), Symbol("c", positive=True)
 floor = Rational(13, 20)
-
-
-def _weight_on_second(query):
-    """Attention of a query on token 2 = x_1 + g, for d = 1, W = −1."""
-    return exp(-query * (first + gap)) / (exp(-query * first) + exp(-query * (first + gap)))
-
-
-def _mean(query):
-    return first + gap * _weight_on_second(query)
-
-
-second = first + gap
-growth_of_gap = gap * (_weight_on_second(second) - _weight_on_second(first))
+weight_on_second = exp(-query * (first + gap)) / (exp(-query * first) + exp(-query * (first + gap)))
 
 T10 = Theorem(
     id="T10",
@@ -79,23 +68,16 @@ T10 = Theorem(
             r"Inertia theorem for $\pm A$: all eigenvalues of $V$ lie on one side.",
         ),
         Step(
-            Equality(_mean(second) - _mean(first), growth_of_gap, kind=FIXED),
-            r"Distances that shrink need not vanish. Take $d=1$, $W=A=-1$, $V=1$, tokens $x_1>0$ and $x_2=x_1+g$: the gap obeys "
-            r"$\dot g=m_2-m_1$.",
+            Equality(weight_on_second, 1 / (1 + exp(query * gap)), kind=FIXED),
+            r"Distances that shrink need not vanish. Take $d=1$, $W=A=-1$, $V=1$, tokens $x_1>0$ and $x_2=x_1+g$: a query $y$ gives "
+            r"token 2 this weight $p(y)$, so $\dot g=m_2-m_1=g\,(p(x_2)-p(x_1))$.",
         ),
         Step(
-            Equality(
-                growth_of_gap / gap + exp(-first * gap) / (1 + exp(-first * gap)),
-                _weight_on_second(second),
-                kind=FIXED,
-            ),
-            r"So $\dot g/g\ge-\frac{e^{-x_1g}}{1+e^{-x_1g}}\ge-e^{-x_1g}$, as the attention weight on the right is positive.",
+            Equality(exp(-exponent) - 1 / (1 + exp(exponent)), exp(-exponent) / (1 + exp(exponent))),
+            r"The right-hand side is positive, so with $u=x_1g$: $\dot g/g\ge-p(x_1)\ge-e^{-x_1g}$.",
         ),
         Step(
-            Equality(
-                Derivative(expint(1, Symbol("c", positive=True)), Symbol("c", positive=True)),
-                -exp(-Symbol("c", positive=True)) / Symbol("c", positive=True),
-            ),
+            Equality(Derivative(expint(1, threshold), threshold), -exp(-threshold) / threshold),
             r"By T17 ($\ell=1$, $\mu=1$) $x_1(t)\ge e^t$ for the start $x=(1,2)$. While $g\ge c$, $\log g(t)\ge-\int_0^\infty e^{-ce^t}dt=-E_1(c)$; "
             r"with $y=ce^t$ the integral is $\int_c^\infty e^{-y}dy/y$.",
         ),

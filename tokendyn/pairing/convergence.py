@@ -30,7 +30,7 @@ def against_zero(value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _falls(run: Run) -> Tensor:
-    return monotone(run.along(energy), torch.ones(len(run.start.x), dtype=run.times.dtype))
+    return monotone(run.along(energy), run.start.constant("c"))
 
 
 def vanishes(values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from tokendyn.row import Row
 
 def pair_products(left: Tensor, right: Tensor) -> Tensor:
     """(left_i − left_j)·(right_i − right_j) for pairs i < j: (batch, n, d) twice to (batch, pairs)."""
-    i, j = torch.triu_indices(left.shape[1], left.shape[1], 1)
+    i, j = torch.triu_indices(left.shape[1], left.shape[1], 1, device=left.device)
     return ((left[:, i] - left[:, j]) * (right[:, i] - right[:, j])).sum(-1)
 
 
