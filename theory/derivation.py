@@ -151,7 +151,7 @@ class SumIdentity:
                 lambda e: e.base[tuple(sorted(e.indices))],
             )
         for total in self.totals:
-            size = sizes[notation.n]
+            size = int(total.upper.subs(sizes))
             written = sum((total.term(Integer(index)) for index in range(1, size + 1)), Integer(0))
             explicit = explicit.subs(total.value, written)
         return simplify(explicit)

@@ -49,10 +49,18 @@ def _enclose(expression: Expr, values: Mapping[Symbol, arb], cache: dict[Expr, a
         return best
     if isinstance(expression, Pow):
         exponent = expression.exp
-        return parts[0] ** int(exponent) if exponent.is_Integer else parts[0] ** parts[1]
+        return _power(parts[0], int(exponent)) if exponent.is_Integer else parts[0] ** parts[1]
     if type(expression) in _FUNCTIONS:
         return _FUNCTIONS[type(expression)](*parts)
     raise TypeError(f"no enclosure for {type(expression).__name__}")
+
+
+def _power(base: arb, exponent: int) -> arb:
+    """base**exponent; arb's own power is NaN on a ball centred at 0."""
+    power, square, left = arb(1), base, abs(exponent)
+    while left:
+        power, square, left = power * square if left & 1 else power, square * square, left >> 1
+    return power if exponent >= 0 else 1 / power
 
 
 def enclose_constant(expression: Expr) -> arb:

@@ -32,10 +32,15 @@ Bound = tuple[tuple[Symbol, Expr], ...]  # (index, upper limit); ranges start at
 
 @dataclass(frozen=True)
 class Total:
-    """A rule Σ_index term(index) = value, where `term` maps the index to the summand."""
+    """A rule Σ_{index = 1}^upper term(index) = value, where `term` maps the index to the summand."""
 
     term: Callable[[Symbol], Expr]
     value: Expr
+    upper: Expr
+
+    def written(self, index: Symbol) -> Sum:
+        """The sum itself, under the given bound index."""
+        return Sum(self.term(index), (index, 1, self.upper))
 
 
 @dataclass(frozen=True)
@@ -64,18 +69,26 @@ def unfold(expression: Expr, definitions: Sequence[Definition]) -> Expr:
     for definition in definitions:
         expression = expression.replace(
             lambda e, base=definition.base: isinstance(e, Indexed) and e.base == base,
-            lambda e, meaning=definition.meaning: meaning(*e.indices),
+            lambda e, meaning=definition.meaning: _instantiate(meaning, e.indices),
         )
     return expand_log(expression)
+
+
+def _instantiate(meaning: Callable[..., Expr], indices: Sequence[Expr]) -> Expr:
+    """meaning(*indices), its own bound indices renamed first so that they capture none of the given ones."""
+    holders = [Dummy(integer=True) for _ in indices]
+    fresh = meaning(*holders).replace(
+        lambda e: isinstance(e, Sum),
+        lambda e: e.xreplace({index: Dummy(index.name, integer=True) for index, *_ in e.limits}),
+    )
+    return fresh.xreplace(dict(zip(holders, indices, strict=True)))
 
 
 def _known_totals(expression: Expr, totals: Sequence[Total]) -> Expr:
     """Replace whole sums whose value is a rule, also where they stand in a denominator."""
     for total in totals:
         expression = expression.replace(
-            lambda e, term=total.term: (
-                isinstance(e, Sum) and len(e.limits) == 1 and e.function == term(e.limits[0][0])
-            ),
+            lambda e, total=total: isinstance(e, Sum) and e.dummy_eq(total.written(Dummy(integer=True))),
             lambda e, value=total.value: value,
         )
     return expression
@@ -134,7 +147,7 @@ def _sum_out(term: Expr, bound: Bound, totals: Sequence[Total]) -> tuple[Expr, B
         if with_index == 1:
             return _sum_out(without * high, rest, totals)
         for total in totals:
-            if with_index == total.term(index):
+            if high == total.upper and with_index == total.term(index):
                 return _sum_out(without * total.value, rest, totals)
     return term, bound
 

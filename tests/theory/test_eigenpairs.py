@@ -315,6 +315,7 @@ def test_positive_eigenvalues_agree_with_numpy(matrix):
         ([[0]], None),
         ([[Fraction(1, 2**60), 0], [0, 0]], 2.0**-60),
         ([[0, Fraction(1, 2**79)], [1, 0]], 2.0**-39.5),
+        ([[Fraction(-6, 2**60), Fraction(-1, 2**60)], [Fraction(1, 2**60), 0]], None),
         ([[3, 0, 0], [0, 3, 0], [0, 0, -1]], 3),
     ],
 )

@@ -81,8 +81,20 @@ def test_a_wide_ball_contains_the_value_at_every_point_of_the_input(centre, radi
     wide = {x: arb(centre, radius), y: arb(1)}
     point = fmpq(centre) + fmpq(part.numerator, part.denominator) * radius
     inside = {x: arb(point), y: arb(1)}
-    for expression in (x**3 - 2 * x, Abs(x), Max(x, y), Min(x, 2 * y), exp(x / 8), x * x - x):
-        assert enclose(expression, wide).contains(enclose(expression, inside)), expression
+    for expression in (x**3 - 2 * x, x**2, x**7, Abs(x), Max(x, y), Min(x, 2 * y), exp(x / 8), x * x - x):
+        ball = enclose(expression, wide)
+        assert ball.is_finite(), expression
+        assert ball.contains(enclose(expression, inside)), expression
+
+
+def test_a_power_of_a_ball_around_zero_is_small_not_undefined():
+    """Equal tokens with entries like 1/3 differ by a ball around 0, and its square must stay one."""
+    for exponent in (1, 2, 3, 10):
+        ball = enclose(x**exponent, {x: arb(0, 0.5)})
+        assert ball.contains(0)
+        assert abs(ball) < 0.75**exponent
+    assert not enclose(x**-2, {x: arb(0, 0.5)}).is_finite()
+    assert enclose(x**-3, {x: arb(2)}) == 0.125
 
 
 def test_constants_are_sharp():

@@ -4,7 +4,7 @@ from sympy import Derivative, IndexedBase, Sum, Symbol, exp, log
 
 from theory.derivation import Argued, Cited, Positive, Step, SumIdentity
 from theory.lemmas.softmax import over
-from theory.notation import P, Z, a, b, d, j, k, tau, w, x
+from theory.notation import P, Z, a, b, d, j, k, n, tau, w, x
 from theory.quantities import for_pairs, quadratic
 from theory.sums import Definition, Total
 from theory.theorem import AT_LEAST, Claim, Theorem
@@ -18,7 +18,7 @@ def _weight(index: Symbol):
 
 
 ON_LINE = (Definition(P, lambda index: _weight(index) / Z),)
-NORMALISER = (Total(_weight, Z),)
+NORMALISER = (Total(_weight, Z, n),)
 phi = log(Sum(_weight(k), over(k)))
 mean = Sum(P[k] * q[k], over(k))
 variance = Sum(P[k] * q[k] ** 2, over(k)) - mean**2

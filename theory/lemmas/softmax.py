@@ -11,7 +11,7 @@ from theory.system import ExplicitSystem
 from theory.theorem import AT_LEAST, EQUAL, Claim, Planted, Theorem
 
 SOFTMAX = (Definition(P, lambda index: exp(s[index]) / Z),)
-NORMALISER = (Total(lambda index: exp(s[index]), Z),)
+NORMALISER = (Total(lambda index: exp(s[index]), Z, n),)
 
 
 def over(index: Symbol, upper: Symbol = n) -> tuple[Symbol, int, Symbol]:
@@ -106,7 +106,7 @@ shift = Symbol("u", real=True)
 gap_one = Symbol("t", real=True)
 y = Symbol("y", nonnegative=True)
 GAPS = (Definition(P, lambda index: exp(-gap[index]) / Z),)
-GAP_NORMALISER = (Total(lambda index: exp(-gap[index]), Z),)
+GAP_NORMALISER = (Total(lambda index: exp(-gap[index]), Z, n),)
 
 _L2_STEPS = (
     Step(
