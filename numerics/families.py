@@ -10,6 +10,8 @@ from torch import Generator, Tensor
 from numerics.errors import InputError
 from numerics.shapes import Forms, Tokens, Vectors
 
+GRID = 1024
+
 
 def _per_row(name: str, value: float | Tensor, batch: int) -> Tensor:
     """A number, or one number per system, as a CPU tensor (batch,)."""
@@ -82,11 +84,20 @@ def random_form(
 def random_value_with_left_eigenvector(
     batch: int, d: int, rate: float | Tensor, generator: Generator, device: torch.device | str = "cpu"
 ) -> tuple[Forms, Vectors]:
-    """(V, ℓ) with ℓᵀV = rate · ℓᵀ to rounding, ‖ℓ‖ = 1, otherwise Gaussian (T17); rate may be a tensor."""
+    """(V, ℓ) with ℓᵀV = rate · ℓᵀ exactly, ℓ_1 = 1, otherwise Gaussian rounded to multiples of 2⁻¹⁰ (T17).
+
+    `rate` is a number or a tensor (batch,) of multiples of 2⁻¹⁰: then no product or sum here is rounded.
+    Raises InputError for another rate.
+    """
     rate = _per_row("rate", rate, batch)
-    V = _gaussian(batch, d, d, generator=generator)
-    ell = torch.nn.functional.normalize(_gaussian(batch, d, generator=generator), dim=1)
-    V = V + ell[:, :, None] * (rate[:, None] * ell - (ell[:, None] @ V)[:, 0])[:, None]
+    if not (rate * GRID == (rate * GRID).round()).all():
+        raise InputError(
+            "rate", rate.tolist()[:8], f"multiples of 1/{GRID}", "round it: (rate * 1024).round() / 1024"
+        )
+    V = (_gaussian(batch, d, d, generator=generator) * GRID).round() / GRID
+    ell = (_gaussian(batch, d, generator=generator) * GRID).round() / GRID
+    ell[:, 0] = 1
+    V[:, 0] = rate[:, None] * ell - (ell[:, 1:, None] * V[:, 1:]).sum(1)
     return V.to(device), ell.to(device)
 
 

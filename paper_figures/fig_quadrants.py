@@ -24,7 +24,7 @@ DISTANCES = {1: "distances grow", -1: "distances shrink"}
 
 @dataclass(frozen=True)
 class Quadrant:
-    """Trajectories (times, n, 2) of one pair of signs, and V (2, 2), whose field ẋ = Vx moves equal tokens."""
+    """Trajectories (times, n, 2) for one pair of signs, and V (2, 2): equal tokens follow ẋ = Vx."""
 
     signs: tuple[int, int]
     states: Tensor

@@ -54,7 +54,7 @@ def _by_congruence(matrix: fmpq_mat) -> Inertia | None:
     """
     try:
         guess = dyadic(np.array([vector.real for _, vector in eigenpairs(matrix)]))
-    except ValueError:  # numpy's LinAlgError: the floats gave up
+    except (ArithmeticError, ValueError):  # numpy's LinAlgError is a ValueError: the floats gave up
         return None
     with ctx.workprec(BALL_PRECISIONS[0]):
         near_diagonal = (arb_mat(guess) * arb_mat(matrix) * arb_mat(guess.transpose())).tolist()

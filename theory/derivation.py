@@ -6,10 +6,9 @@ and are never shown as one another. A step that the computation does not settle 
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 from sympy import Basic, Derivative, Dummy, Eq, Expr, Ge, Gt, Integer, MatrixExpr, Symbol, simplify, true
 from sympy.core.relational import Relational
@@ -17,8 +16,10 @@ from sympy.core.relational import Relational
 from theory import notation
 from theory.enclosure import enclose_constant
 from theory.errors import DerivationError
+from theory.hypotheses import Hypothesis
 from theory.matrices import componentwise, difference_normal_form, directional_derivative, is_zero
 from theory.sums import Definition, Total, at_size, normal_form, unfold
+from theory.system import Instance
 from theory.verdict import Grade, Verdict
 
 Claim = Relational | str  # a SymPy relation that is computed, or LaTeX for what is not
@@ -26,10 +27,10 @@ Claim = Relational | str  # a SymPy relation that is computed, or LaTeX for what
 
 @dataclass(frozen=True)
 class Quoted:
-    """The formula of a checked statement and the keys of the hypotheses under which it holds."""
+    """The formula of a checked statement and the hypotheses under which it holds."""
 
     formula: Claim
-    hypotheses: frozenset[str] = frozenset()
+    hypotheses: tuple[Hypothesis, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,21 @@ class Context:
             raise DerivationError(f"the step needs the hypothesis {', '.join(missing)}, which is not given")
 
 
-class Evidence(Protocol):
+class Evidence:
+    """What a step rests on: `claim` states it, `check` recomputes it, `label` says of what kind it is."""
+
+    kind: str
+
     @property
-    def kind(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    def claim(self) -> Claim: ...
-    def check(self, context: Context) -> None: ...
+    def label(self) -> str:
+        return self.kind
+
+    def claim(self) -> Claim:
+        raise NotImplementedError
+
+    def check(self, context: Context) -> None:
+        """Raises DerivationError unless the claim is settled."""
+        raise NotImplementedError
 
 
 SYMBOLIC, EXACT, INTERVAL = (
@@ -69,7 +78,7 @@ FLOW = {notation.x_i: notation.V * notation.m_i, notation.x_j: notation.V * nota
 
 
 @dataclass(frozen=True)
-class MatrixIdentity:
+class MatrixIdentity(Evidence):
     """left = right as matrix expressions, for every d, and again entry by entry at small d.
 
     Symmetries come from the hypotheses in force; `where` substitutes definitions such as W = AV.
@@ -80,7 +89,7 @@ class MatrixIdentity:
     where: Mapping[MatrixExpr, MatrixExpr] | None = None
     sizes: tuple[int, ...] = (1, 2, 3)
     derivative_of: MatrixExpr | None = None
-    kind: str = SYMBOLIC
+    kind = SYMBOLIC
 
     @property
     def label(self) -> str:
@@ -110,7 +119,7 @@ def along_flow(expression: MatrixExpr, right: MatrixExpr) -> MatrixIdentity:
 
 
 @dataclass(frozen=True)
-class SumIdentity:
+class SumIdentity(Evidence):
     """left = right for every n and d, by the normal form of finite sums; again written out at small n, d.
 
     `needs` names the hypotheses that the identity rests on; treating entries as symmetric takes one.
@@ -122,7 +131,7 @@ class SumIdentity:
     totals: tuple[Total, ...] = ()
     symmetric: tuple[Basic, ...] = ()
     needs: tuple[str, ...] = ()
-    kind: str = SYMBOLIC
+    kind = SYMBOLIC
 
     @property
     def label(self) -> str:
@@ -158,16 +167,12 @@ class SumIdentity:
 
 
 @dataclass(frozen=True)
-class Equality:
+class Equality(Evidence):
     """left = right between scalar or explicit-matrix expressions, by simplification (e.g. a derivative)."""
 
     left: Basic
     right: Basic
-    kind: str = SYMBOLIC
-
-    @property
-    def label(self) -> str:
-        return self.kind
+    kind: str = field(default=SYMBOLIC, kw_only=True)
 
     def claim(self) -> Relational:
         return Eq(self.left, self.right, evaluate=False)
@@ -179,16 +184,12 @@ class Equality:
 
 
 @dataclass(frozen=True)
-class Positive:
+class Positive(Evidence):
     """expression > 0 (or ≥ 0 if `weak`), settled by SymPy from the declared signs of the symbols."""
 
     expression: Expr
     weak: bool = False
-    kind: str = SYMBOLIC
-
-    @property
-    def label(self) -> str:
-        return self.kind
+    kind = SYMBOLIC
 
     def claim(self) -> Relational:
         relation = Ge if self.weak else Gt
@@ -201,13 +202,13 @@ class Positive:
 
 
 @dataclass(frozen=True)
-class ConvexMinimum:
+class ConvexMinimum(Evidence):
     """f(u) ≥ 0 with equality only at `at`: f and f′ vanish there and f″ > 0 on the whole line."""
 
     function: Expr
     variable: Symbol
     at: Expr
-    kind: str = SYMBOLIC
+    kind = SYMBOLIC
 
     @property
     def label(self) -> str:
@@ -226,16 +227,12 @@ class ConvexMinimum:
 
 
 @dataclass(frozen=True)
-class Certified:
+class Certified(Evidence):
     """greater > lesser between numbers, proved by evaluating both sides in Arb balls."""
 
     greater: Expr
     lesser: Expr
-    kind: str = INTERVAL
-
-    @property
-    def label(self) -> str:
-        return self.kind
+    kind = INTERVAL
 
     def claim(self) -> Relational:
         return Gt(self.greater, self.lesser, evaluate=False)
@@ -247,44 +244,45 @@ class Certified:
 
 
 @dataclass(frozen=True)
-class Satisfies:
+class Satisfies(Evidence):
     """A named rational system meets hypotheses, each decided exactly."""
 
     text: str
     decide: Callable[[], Sequence[Verdict]]
-    kind: str = EXACT
-
-    @property
-    def label(self) -> str:
-        return self.kind
+    kind = EXACT
 
     def claim(self) -> str:
         return self.text
 
     def check(self, context: Context) -> None:
-        verdicts = list(self.decide())
-        if not verdicts:
-            raise DerivationError(f"{self.text}: nothing is decided")
-        for verdict in verdicts:
-            if not (verdict.holds and verdict.grade is Grade.EXACT):
-                raise DerivationError(f"{self.text}: {verdict} {verdict.reason}")
+        _require_exact(self.text, list(self.decide()))
+
+
+def _require_exact(what: str, verdicts: Sequence[Verdict]) -> None:
+    if not verdicts:
+        raise DerivationError(f"{what}: nothing is decided")
+    for verdict in verdicts:
+        if not (verdict.holds and verdict.grade is Grade.EXACT):
+            raise DerivationError(f"{what}: {verdict} {verdict.reason}")
 
 
 @dataclass(frozen=True)
-class FromLemma:
+class FromLemma(Evidence):
     """An instance of an earlier statement's formula, under that statement's hypotheses.
 
-    That statement's own derivation is rechecked.
+    That statement's own derivation is rechecked. Its hypotheses must be among those in force; or, for a step
+    about one rational system, `on` is that system and each hypothesis is decided on it.
     """
 
     lemma: str
     formula: Claim
     rename: Callable[[Claim], Claim] = lambda formula: formula
-    kind: str = EARLIER
+    on: Instance | None = None
+    kind = EARLIER
 
     @property
     def label(self) -> str:
-        return f"{EARLIER} {self.lemma}"
+        return f"{EARLIER} {self.lemma}" + (", its hypotheses decided on this instance" if self.on else "")
 
     def claim(self) -> Claim:
         return self.formula
@@ -293,24 +291,26 @@ class FromLemma:
         if context.lemma is None:
             raise DerivationError(f"no way to look up {self.lemma}")
         quoted = context.lemma(self.lemma)
-        context.require(sorted(quoted.hypotheses))
+        if self.on is None:
+            context.require(sorted(h.key for h in quoted.hypotheses))
+        else:
+            _require_exact(self.label, [h.decide(self.on) for h in quoted.hypotheses])
         instance = self.rename(quoted.formula)
         if instance != self.formula:
             raise DerivationError(f"{self.lemma} reads {instance}, the step claims {self.formula}")
 
 
 @dataclass(frozen=True)
-class Given:
-    """A consequence of named hypotheses by their definition, and of earlier steps if any; in words."""
+class Given(Evidence):
+    """A consequence of named hypotheses by their definition."""
 
     text: str
     hypotheses: tuple[str, ...]
-    uses: tuple[int, ...] = ()
-    kind: str = HYPOTHESIS
+    kind = HYPOTHESIS
 
     @property
     def label(self) -> str:
-        return f"{HYPOTHESIS} {', '.join(self.hypotheses)}{_from_steps(self.uses)}"
+        return f"{HYPOTHESIS} {', '.join(self.hypotheses)}"
 
     def claim(self) -> str:
         return self.text
@@ -322,12 +322,12 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Cited:
+class Cited(Evidence):
     """A published theorem that is used, not computed; `key` is an entry of references.bib."""
 
     text: str
     key: str
-    kind: str = CITED
+    kind = CITED
 
     @property
     def label(self) -> str:
@@ -342,22 +342,27 @@ class Cited:
 
 
 @dataclass(frozen=True)
-class Argued:
-    """A logical link between earlier steps, in words; nothing is computed."""
+class Argued(Evidence):
+    """A logical link between earlier steps and named hypotheses, in words; nothing is computed."""
 
     text: str
     uses: tuple[int, ...]
-    kind: str = ARGUED
+    needs: tuple[str, ...] = ()
+    kind = ARGUED
 
     @property
     def label(self) -> str:
-        return ARGUED + _from_steps(self.uses)
+        steps = f"step{'s' if len(self.uses) > 1 else ''} {', '.join(map(str, self.uses))}"
+        return f"{ARGUED}, from {steps}" + "".join(f", hypothesis {key}" for key in self.needs)
 
     def claim(self) -> str:
         return self.text
 
     def check(self, context: Context) -> None:
-        """Nothing to recompute: `check_steps` sees to it that the steps used come before."""
+        """Only the hypotheses are looked up; `check_steps` sees to it that the steps used come before."""
+        if not (self.uses or self.needs):
+            raise DerivationError(f"nothing is named that {self.text} follows from")
+        context.require(self.needs)
 
 
 @dataclass(frozen=True)
@@ -366,11 +371,6 @@ class Step:
 
     evidence: Evidence
     because: str
-
-
-def _from_steps(uses: Sequence[int]) -> str:
-    steps = ", ".join(map(str, uses))
-    return f", from step{'s' if len(uses) > 1 else ''} {steps}" if uses else ""
 
 
 def check_steps(steps: Sequence[Step], context: Context) -> None:

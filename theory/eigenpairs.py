@@ -69,14 +69,24 @@ def _jacobian(matrix: acb_mat, point: list[acb], pinned: int) -> acb_mat:
     return acb_mat([*rows, [acb(int(j == pinned)) for j in range(size + 1)]])
 
 
+def _guesses(matrix: fmpq_mat) -> list[tuple[complex, np.ndarray]]:
+    """Guesses at all eigenpairs, or none where an entry overflows or the floats do not converge."""
+    try:
+        return eigenpairs(matrix)
+    except (ArithmeticError, ValueError):
+        return []
+
+
 def hurwitz(matrix: fmpq_mat) -> Verdict:
     """Do all eigenvalues have negative real part?
 
-    HOLDS through an exact Lyapunov matrix, FAILS through the trace, the determinant, a coefficient of the
+    HOLDS through an exact Lyapunov matrix, FAILS through the rank, the trace, a coefficient of the
     characteristic polynomial (all exact) or an enclosed eigenvalue (interval). The margin is |max Re λ|.
     """
     size = matrix.nrows()
-    guesses = eigenpairs(matrix)
+    guesses = _guesses(matrix)
+    if not guesses:
+        return undecided("floating point gives no guess at the eigenvalues")
     abscissa = guesses[0][0].real
     if abscissa < 0 and (lyapunov := lyapunov_solution(matrix)) is not None:
         decay = -symmetric_part(lyapunov * matrix)
@@ -85,6 +95,8 @@ def hurwitz(matrix: fmpq_mat) -> Verdict:
             return holds(
                 min(p.grade for p in proofs), "an exact Lyapunov matrix proves it", f"≈ {-abscissa:.4g}"
             )
+    if matrix.rank() < size:
+        return fails(Grade.EXACT, "0 is an eigenvalue", f"≈ {-max(abscissa, 0.0):.4g}")
     if sum((matrix[i, i] for i in range(size)), fmpq(0)) >= 0:
         return fails(
             Grade.EXACT, f"the trace is not negative; max Re λ ≈ {abscissa:.4g}", f"≈ {-abscissa:.4g}"
@@ -105,7 +117,7 @@ def unstable(matrix: fmpq_mat) -> Verdict:
     HOLDS by an enclosed eigenvalue (interval) or a positive trace (exact), FAILS if the matrix is Hurwitz.
     An eigenvalue exactly on the imaginary axis, with none to its right, stays UNDECIDED.
     """
-    guesses = eigenpairs(matrix)
+    guesses = _guesses(matrix)
     for value, vector in guesses[:2]:
         pair = enclose_eigenpair(matrix, value, vector) if value.real > 0 else None
         if pair is not None and pair.value.real > 0:
@@ -115,7 +127,7 @@ def unstable(matrix: fmpq_mat) -> Verdict:
     mean = sum((matrix[i, i] for i in range(matrix.nrows())), fmpq(0)) / matrix.nrows()
     if mean > 0:
         return holds(Grade.EXACT, "the trace is positive", f"≥ {decimal_bound(mean, ROUND_FLOOR)}")
-    verdict = hurwitz(matrix) if guesses[0][0].real < 0 else undecided("")
+    verdict = hurwitz(matrix) if guesses and guesses[0][0].real < 0 else undecided("")
     if verdict.holds:
         return fails(verdict.grade, f"Hurwitz: {verdict.reason}", "< 0")
     return undecided("no eigenvalue to the right of the imaginary axis could be certified")
@@ -128,7 +140,7 @@ def positive_eigenvalue(matrix: fmpq_mat) -> Verdict:
         if not roots:
             return fails(Grade.EXACT, "Sturm's theorem: the characteristic polynomial has no root > 0")
         return holds(Grade.EXACT, "Sturm's theorem isolates a root > 0", f"λ ≈ {decimal(roots[-1])}")
-    for value, vector in eigenpairs(matrix):
+    for value, vector in _guesses(matrix):
         if value.real > 0 and value.imag == 0:
             pair = enclose_eigenpair(matrix, value, vector)
             # The ball around a real centre is its own conjugate, so its only eigenvalue is real.
@@ -138,12 +150,18 @@ def positive_eigenvalue(matrix: fmpq_mat) -> Verdict:
 
 
 def _positive_roots(matrix: fmpq_mat) -> list[fmpq]:
-    """Midpoints of isolating intervals (width ≤ 2⁻³⁰) of the positive eigenvalues, ascending."""
+    """Approximations of the positive eigenvalues to a relative 2⁻¹⁰ or better, ascending."""
     coefficients = [Rational(int(c.p), int(c.q)) for c in list(matrix.charpoly())]
-    polynomial = Poly(coefficients[::-1], Symbol("x"), domain="QQ")
-    intervals = polynomial.sqf_part().intervals(eps=Rational(1, 2**30), inf=0)
-    positive = [(low + high) / 2 for (low, high), _ in intervals if high > 0]
-    return sorted(fmpq(int(root.p), int(root.q)) for root in positive)
+    polynomial = Poly(coefficients[::-1], Symbol("x"), domain="QQ").sqf_part()
+    # x = 0 is a root at most once now; without it every isolating interval can be made to exclude 0.
+    if polynomial.eval(0) == 0:
+        polynomial = polynomial.quo(Poly(polynomial.gen, polynomial.gen))
+    found = []
+    for (low, high), _ in polynomial.intervals(inf=0):
+        while high - low > low / 1024:
+            low, high = polynomial.refine_root(low, high, eps=(high - low) / 1024)
+        found.append((low + high) / 2)
+    return sorted(fmpq(int(root.p), int(root.q)) for root in found)
 
 
 def eigenvalues(matrix: fmpq_mat) -> list[acb]:

@@ -8,10 +8,12 @@ from flint import arb_mat, fmpq, fmpq_mat
 
 
 def approximate(matrix: fmpq_mat) -> np.ndarray:
-    """The nearest float64 matrix, divided by its largest entry when that would overflow."""
+    """The nearest float64 matrix. Raises OverflowError where an entry has none."""
     ball = arb_mat(matrix)
     array = np.array([[float(x) for x in row] for row in ball.mid().tolist()])
-    return array if np.isfinite(array).all() else approximate(matrix / max(abs(x) for x in matrix.entries()))
+    if not np.isfinite(array).all():
+        raise OverflowError("an entry exceeds the range of floats")
+    return array
 
 
 def dyadic(array: np.ndarray) -> fmpq_mat:

@@ -54,4 +54,4 @@ def quoted_formula(identifier: str) -> Quoted:
         raise InputError(
             "id", got=identifier, expected="a statement with a quotable formula", fix="state one"
         )
-    return Quoted(theorem.formula, theorem.keys)
+    return Quoted(theorem.formula, theorem.hypotheses)

@@ -18,7 +18,7 @@ class Status(Enum):
 class Grade(IntEnum):
     """How a verdict was reached; the larger, the stronger."""
 
-    FLOAT = 0  # true of some weights within rounding distance of those given, not of those given
+    FLOAT = 0  # computed in floating point: orientation, never a proof
     INTERVAL = 1  # proved with outward-rounded ball arithmetic
     EXACT = 2  # proved in rational arithmetic
 
@@ -28,7 +28,7 @@ class Grade(IntEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Status, grade and a one-line reason; `margin` is a certified bound, printed as a decimal.
+    """Status, grade and a one-line reason; `margin` with ≥ or ≤ is a proved bound, with ≈ orientation.
 
     `bool(verdict)` raises TypeError: with three values there is no safe default for UNDECIDED.
     """

@@ -208,7 +208,8 @@ def check(ids: Sequence[str], query: str, key: str, value: str, scale: float | N
 
 SINGULAR_VALUE = (
     "V is singular, so the response matrix A = W V⁻¹ is not defined and statements about A are undecided. "
-    "T6, T17 and the statements without hypotheses on the weights (L1–L3, L6, T8) still apply."
+    "T6 and T17 do not need A and are decided all the same; the statements without hypotheses on the weights "
+    "(L1–L3, L6, T8) always apply."
 )
 
 
@@ -229,10 +230,7 @@ def _check_table(found: list[Applicability]) -> Table:
     table = _table("What follows", "id", "verdict", "grade", "conclusion, or what is missing")
     for a in found:
         if a.verdict.holds:
-            starts = "".join(f" [start: {one_line(h.formula)}]" for h in a.starts)
-            table.add_row(
-                a.theorem.id, _styled("HOLDS"), str(a.verdict.grade), Text(a.theorem.concludes + starts)
-            )
+            table.add_row(a.theorem.id, _styled("HOLDS"), str(a.verdict.grade), Text(a.theorem.concludes))
         else:
             missing = "; ".join(f"'{h.key}' {v}" for h, v in a.hypotheses if not v.holds)
             table.add_row(a.theorem.id, _styled("UNDECIDED"), "", Text(missing))

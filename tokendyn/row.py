@@ -31,6 +31,13 @@ class Run:
         )
 
 
+def smallest(margins: Tensor) -> Tensor:
+    """Smallest reached margin of each system, (batch, …) to (batch,); NaN where there is none to compare."""
+    least = margins.flatten(1).nan_to_num(nan=torch.inf)
+    least = least.amin(1) if least.shape[1] else margins.new_full((len(margins),), torch.inf)
+    return torch.where(least == torch.inf, torch.nan, least)
+
+
 @dataclass(frozen=True)
 class Conclusion:
     """What trajectories must show: margins (batch,), ≥ 0 where they agree; NaN where too short to tell.

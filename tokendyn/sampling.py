@@ -19,7 +19,7 @@ from tokendyn.moment import Moment
 
 Keys = frozenset[str]
 
-SIZES = ((1, 2), (2, 1), (2, 2), (3, 2), (4, 3), (6, 4))
+SIZES = ((1, 2), (2, 1), (2, 2), (3, 2), (4, 3), (6, 4), (9, 5))
 """Numbers of tokens and dimensions (n, d) that random batches run through."""
 
 
@@ -80,14 +80,25 @@ def _random_form(keys: Keys, name: str, batch: int, d: int, generator: Generator
     return families.random_form(batch, d, positive=positive, antisymmetric_share=share, generator=generator)
 
 
-def _response_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
+def _random_scores(keys: Keys, batch: int, d: int, generator: Generator) -> Tensor:
+    """W; where no hypothesis gives it a sign, some rows are of rank one (as a head's may be) or zero."""
     W = _random_form(keys, "W", batch, d, generator)
+    if not keys & {"W positive", "W definite"}:
+        special = torch.rand(batch, generator=generator)[:, None, None]
+        left, right = torch.randn(2, batch, d, dtype=torch.float64, generator=generator)
+        W = torch.where(special < 0.15, left[:, :, None] * right[:, None], W)
+        W = torch.where(special > 0.95, 0.0, W)
+    return W
+
+
+def _response_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
+    W = _random_scores(keys, batch, d, generator)
     A = _random_form(keys, "A", batch, d, generator)
     return Moment(AttentionSystem.from_response(W, A), W, given_response=A)
 
 
 def _value_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
-    W = _random_form(keys, "W", batch, d, generator)
+    W = _random_scores(keys, batch, d, generator)
     V = torch.randn(batch, d, d, dtype=torch.float64, generator=generator)
     if "V not Hurwitz" in keys:
         lift = (0.1 - observables.spectral_abscissa(V)).clamp(min=0)
@@ -96,8 +107,8 @@ def _value_family(keys: Keys, batch: int, d: int, generator: Generator) -> Momen
 
 
 def _hyperplane_family(keys: Keys, batch: int, d: int, generator: Generator) -> Moment:
-    W = _random_form(keys, "W", batch, d, generator)
-    rate = torch.rand(batch, dtype=torch.float64, generator=generator) + 0.2
+    W = _random_scores(keys, batch, d, generator)
+    rate = torch.randint(200, 1200, (batch,), generator=generator).double() / families.GRID
     if "rate positive" not in keys:
         rate = rate * torch.where(torch.rand(batch, generator=generator) < 0.5, -1.0, 1.0)
     V, ell = families.random_value_with_left_eigenvector(batch, d, rate, generator)
@@ -147,7 +158,8 @@ def _signs(draw: Callable, keys: Keys, name: str, d: int) -> list[int]:
         return [-1] * d
     if f"{name} definite" in keys:
         return [draw(st.sampled_from([1, -1]))] * d
-    return [draw(st.sampled_from([1, -1])) for _ in range(d)]
+    free = [1, -1, 0] if name == "W" else [1, -1]
+    return [draw(st.sampled_from(free)) for _ in range(d)]
 
 
 def _exact_form(draw: Callable, keys: Keys, name: str, d: int) -> Matrix:
@@ -206,8 +218,11 @@ def _exact_response(draw: Callable, keys: Keys, d: int) -> dict:
 
 def _exact_value(draw: Callable, keys: Keys, d: int) -> dict:
     value = _matrix(draw, d, d)
-    if "V not Hurwitz" in keys:  # a non-negative trace is enough
-        value[0][0] += max(Fraction(0), -sum((value[i][i] for i in range(d)), Fraction(0)))
+    if "V not Hurwitz" in keys:  # a non-negative trace is enough, and so is a row of zeros
+        if draw(st.booleans()):
+            value[0][0] += max(Fraction(0), -sum((value[i][i] for i in range(d)), Fraction(0)))
+        else:
+            value[0] = [Fraction(0)] * d
     return {"score": _exact_form(draw, keys, "W", d), "value": value}
 
 

@@ -19,7 +19,7 @@ from tokendyn.row import Row, Run
 from tokendyn.sampling import sample
 
 SCHEMA = 1
-TRAJECTORY_SIZES = ((1, 1), (3, 2), (4, 3))
+TRAJECTORY_SIZES = ((2, 1), (3, 2), (4, 3))
 TRAJECTORY_ROWS = 40  # systems per size
 PROBE_EXAMPLES = 400  # exact systems that Hypothesis tries on a true statement
 PLANTED_EXAMPLES = 2000  # and, at most, on a planted false one
@@ -142,7 +142,7 @@ def trajectories(theorem: Theorem, row: Row, planted: Planted, seed: int, device
             entry = found[conclusion.name]
             entry["systems"] += len(margins)
             entry["inconclusive"] += int(margins.isnan().sum())
-            if len(settled) and settled.min() < torch.inf:
+            if len(settled):
                 smallest = settled.min().item()
                 entry["margin"] = smallest if entry["margin"] is None else min(entry["margin"], smallest)
     return [

@@ -50,10 +50,11 @@ def test_parameters_may_differ_by_row_and_symmetric_is_exact():
 
 
 def test_left_eigenvector_and_orthogonal():
-    rate = f64([0.1, 1.0, -3.0])
+    rate = f64([0.125, 1.0, -3.0])
     V, ell = random_value_with_left_eigenvector(3, 4, rate, generator())
-    torch.testing.assert_close((ell[:, None] @ V)[:, 0], rate[:, None] * ell, rtol=0, atol=1e-14)
-    torch.testing.assert_close(torch.linalg.vector_norm(ell, dim=1), torch.ones(3).double())
+    assert torch.equal((ell[:, :, None] * V).sum(1), rate[:, None] * ell)
+    with pytest.raises(InputError, match="rate"):
+        random_value_with_left_eigenvector(3, 4, 0.1, generator())
     O = random_orthogonal(3, 4, generator())  # noqa: E741
     torch.testing.assert_close(O @ O.mT, torch.eye(4).double().expand(3, 4, 4), rtol=0, atol=1e-14)
 

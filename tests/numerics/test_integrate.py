@@ -65,7 +65,7 @@ def test_without_scores_the_mean_obeys_the_linear_flow():
 def test_one_side_of_a_hyperplane():
     """T17: e^{λt} min z ≤ z_i(t) ≤ e^{λt} max z for any W; the slack is the tolerance."""
     g = torch.Generator().manual_seed(3)
-    V, ell = random_value_with_left_eigenvector(6, 3, torch.linspace(0.2, 1.0, 6, dtype=torch.float64), g)
+    V, ell = random_value_with_left_eigenvector(6, 3, torch.arange(1, 7).double() / 8, g)
     x = random_tokens(6, 4, 3, 1.0, g)
     x = x * hyperplane(x, ell).sign()[..., None]
     t = torch.linspace(0, 4, 9, dtype=torch.float64)

@@ -185,13 +185,13 @@ def test_a_borderline_far_below_float_resolution_is_decided_exactly(sign):
     assert verdict.margin in ({"> 0"} if sign > 0 else {"≤ 0"}) or sign < 0
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, EXACT_SIZE + 1])
 @pytest.mark.parametrize("scale", [fmpq(10) ** 400, fmpq(1, 10**400)])
 def test_entries_outside_the_range_of_floats(size, scale):
     big = (identity(size) * 2 + _matrix([[1] * size] * size)) * scale
     assert positive_definite(big).holds
     assert positive_definite(-big).fails
-    assert inertia(-big) == (Inertia(0, size, 0), Grade.EXACT)
+    assert inertia(-big)[0] == Inertia(0, size, 0)
 
 
 def test_an_ill_conditioned_metric_does_not_mislead():

@@ -56,18 +56,24 @@ from theory.derivation import (
     references,
 )
 from theory.errors import DerivationError
+from theory.hypotheses import A_SYMMETRIC, W_POSITIVE
 from theory.notation import A, P, V, W, Z, a, b, d, j, k, m_i, n, s, sym, u, w, x_i
 from theory.sums import Definition, Total
+from theory.system import Instance
 from theory.verdict import Grade, fails, holds, undecided
 
 p, q = symbols("p q", positive=True)
 r = Symbol("r", real=True)
 SOFTMAX = (Definition(P, lambda index: exp(s[index]) / Z),)
-NORMALISER = (Total(lambda index: exp(s[index]), Z),)
+NORMALISER = (Total(lambda index: exp(s[index]), Z, n),)
 QUOTED = {
-    "L0": Quoted(Ge(Sum(P[j], (j, 1, n)), 0), frozenset()),
-    "T0": Quoted("the sky is blue", frozenset({"A symmetric", "W positive"})),
+    "L0": Quoted(Ge(Sum(P[j], (j, 1, n)), 0)),
+    "T0": Quoted("the sky is blue", (A_SYMMETRIC, W_POSITIVE)),
 }
+EYE = [[1, 0], [0, 1]]
+MEETS = Instance.of(score=EYE, response=EYE)
+MISSES = Instance.of(score=EYE, response=[[1, 1], [0, 1]])
+SINGULAR = Instance.of(score=EYE, value=[[1, 1], [1, 1]])
 EVERYTHING = Context(
     frozenset({"A symmetric", "W positive", "W symmetric"}),
     Q.symmetric(A) & Q.symmetric(W),
@@ -102,7 +108,9 @@ TRUE = {
     "earlier": FromLemma("L0", QUOTED["L0"].formula),
     "earlier, renamed": FromLemma("L0", Ge(Sum(P[k], (k, 1, n)), 0), lambda f: f.xreplace({j: k})),
     "earlier, with hypotheses": FromLemma("T0", "the sky is blue"),
+    "earlier, on one system": FromLemma("T0", "the sky is blue", on=MEETS),
     "given": Given("so it is", ("A symmetric", "W positive")),
+    "argued from a hypothesis": Argued("therefore", (), needs=("A symmetric", "W positive")),
     "cited": Cited("a theorem", sorted(references())[0]),
 }
 
@@ -158,6 +166,11 @@ FALSE = {
     "earlier, another index": FromLemma("L0", Ge(Sum(P[k], (k, 1, n)), 0)),
     "earlier, badly renamed": FromLemma("L0", QUOTED["L0"].formula, lambda f: f.xreplace({j: k})),
     "earlier, in other words": FromLemma("T0", "the sky is green"),
+    "earlier, on a system that misses a hypothesis": FromLemma("T0", "the sky is blue", on=MISSES),
+    "earlier, on a system without a response": FromLemma("T0", "the sky is blue", on=SINGULAR),
+    "earlier, misquoted on one system": FromLemma("T0", "the sky is green", on=MEETS),
+    "argued from a hypothesis that is not": Argued("therefore", (), needs=("A symmetric", "A definite")),
+    "argued from nothing": Argued("therefore", ()),
     "given, a hypothesis that is not": Given("so it is", ("A symmetric", "A definite")),
     "given nothing": Given("so it is", ()),
     "cited from nowhere": Cited("a theorem", "nobody1900"),
@@ -187,12 +200,17 @@ def test_false_evidence_raises(name):
         ("symmetric sums", "W symmetric"),
         ("given", "A symmetric, W positive"),
         ("earlier, with hypotheses", "A symmetric, W positive"),
+        ("argued from a hypothesis", "A symmetric, W positive"),
     ],
 )
 def test_a_missing_hypothesis_is_named(name, missing):
     without = replace(EVERYTHING, hypotheses=frozenset())
     with pytest.raises(DerivationError, match=f"needs the hypothesis {missing}, which is not given"):
         TRUE[name].check(without)
+
+
+def test_on_one_system_the_hypotheses_are_decided_there_not_assumed():
+    TRUE["earlier, on one system"].check(replace(EVERYTHING, hypotheses=frozenset()))
 
 
 @pytest.mark.parametrize("name", ["matrices, by a symmetry", "flow"])
@@ -276,6 +294,8 @@ def test_labels_tell_the_kinds_apart():
     assert "from steps 1, 2" in Argued("x", (1, 2)).label
     key = TRUE["cited"].key
     assert references()[key] in TRUE["cited"].label
+    assert "decided on this instance" in TRUE["earlier, on one system"].label
+    assert "hypothesis W positive" in TRUE["argued from a hypothesis"].label
     assert FALSE["cited from nowhere"].label == "cited: nobody1900"
 
 
@@ -283,9 +303,8 @@ def test_labels_tell_the_kinds_apart():
 
 
 @pytest.mark.parametrize("uses", [(2,), (3,), (1, 2), (0,), (-1,), (1, 99)])
-@pytest.mark.parametrize("kind", ["argued", "given"])
-def test_a_step_uses_only_earlier_steps(uses, kind):
-    evidence = Argued("so", uses) if kind == "argued" else Given("so", ("A symmetric",), uses)
+def test_a_step_uses_only_earlier_steps(uses):
+    evidence = Argued("so", uses)
     with pytest.raises(DerivationError, match="step 2: a step may use only earlier ones"):
         check_steps([Step(TRUE["scalars"], ""), Step(evidence, "")], EVERYTHING)
 

@@ -240,7 +240,7 @@ def test_only_statements_with_a_formula_can_be_quoted():
     for key in quotable:
         quoted = quoted_formula(key)
         assert quoted.formula == STATEMENTS[key].formula
-        assert quoted.hypotheses == STATEMENTS[key].keys
+        assert {h.key for h in quoted.hypotheses} == STATEMENTS[key].keys
     with pytest.raises(InputError, match="a statement with a quotable formula"):
         quoted_formula(next(key for key in STATEMENTS if key not in quotable))
 

@@ -9,7 +9,7 @@ from theory.sums import Definition, Total, at_size, normal_form, unfold
 y, z = IndexedBase("y", real=True), IndexedBase("z", real=True)
 c = Symbol("c", real=True)
 SOFTMAX = (Definition(P, lambda index: exp(s[index]) / Z),)
-NORMALISER = (Total(lambda index: exp(s[index]), Z),)
+NORMALISER = (Total(lambda index: exp(s[index]), Z, n),)
 excess = Sum((P[j] - 1 / n) * s[j], (j, 1, n))
 
 
@@ -169,10 +169,26 @@ def test_without_the_rules_nothing_is_known_of_attention(name):
 
 
 def test_a_total_may_have_any_value():
-    totals = (Total(lambda index: P[index], Integer(1)),)
+    totals = (Total(lambda index: P[index], Integer(1), n),)
     assert equal(Sum(P[j] * c, over(j)), c, totals=totals)
     assert not equal(Sum(P[j] ** 2, over(j)), 1, totals=totals)
     assert equal(1 / Sum(P[j], over(j)), 1, totals=totals)
+
+
+def test_a_total_holds_over_its_own_range_only():
+    totals = (Total(lambda index: P[index], Integer(1), n),)
+    assert not equal(Sum(P[j], over(j, d)), 1, totals=totals)
+    assert not equal(Sum(P[j] * c, over(j, d)), c, totals=totals)
+    assert not equal(1 / Sum(P[j], over(j, d)), 1, totals=totals)
+
+
+@pytest.mark.parametrize("row", [a, b, i, j])
+def test_a_definition_captures_no_index(row):
+    """y_b with y_i = Σ_b w_ib is Σ_a w_ba, not Σ_b w_bb."""
+    rows = (Definition(y, lambda index: Sum(w[index, b], over(b))),)
+    assert equal(y[row], Sum(w[row, k], over(k)), definitions=rows)
+    assert not equal(y[row], Sum(w[k, k], over(k)), definitions=rows)
+    assert equal(Sum(y[b], over(b)), Sum(w[i, j], over(i), over(j)), definitions=rows)
 
 
 def test_a_definition_by_a_sum_with_its_own_index():
@@ -184,7 +200,7 @@ def test_a_definition_by_a_sum_with_its_own_index():
 def test_derivatives_are_carried_out():
     left = Derivative(log(Sum(exp(tau * s[k]), over(k))), tau)
     right = Sum(s[k] * exp(tau * s[k]), over(k)) / Z
-    totals = (Total(lambda index: exp(tau * s[index]), Z),)
+    totals = (Total(lambda index: exp(tau * s[index]), Z, n),)
     assert equal(left, right, totals=totals)
     assert not equal(2 * left, right, totals=totals)
     assert unfold(Derivative(tau**3, tau), ()) == 3 * tau**2

@@ -1,7 +1,7 @@
 """L1 softmax excess and L2 free energy: one row of attention, any number of scores."""
 
 from flint import fmpq
-from sympy import Derivative, Ge, IndexedBase, Integer, Max, Sum, Symbol, exp, log, sinh
+from sympy import Derivative, IndexedBase, Integer, Max, Sum, Symbol, exp, log, sinh
 
 from theory.derivation import Argued, Certified, Cited, ConvexMinimum, Equality, Positive, Step, SumIdentity
 from theory.notation import P, Z, j, k, kappa, n, s, unit
@@ -27,6 +27,8 @@ relative_entropies = Sum(P[j] * log(n * P[j]), over(j)) - Sum(log(n * P[j]) / n,
 delta = Symbol("delta", positive=True)
 base = Symbol("s", real=True)
 
+EXCESS = r"\sum_j P_j s_j \ge \tfrac1n \sum_j s_j, \text{ with equality iff all } s_j \text{ are equal}"
+
 _L1_STEPS = (
     Step(
         _softmax_identity(excess, relative_entropies),
@@ -48,10 +50,7 @@ _L1_STEPS = (
         r"It is positive for $\delta > 0$, and exchanging the two scores does not change it.",
     ),
     Step(
-        Argued(
-            r"\sum_j P_j s_j \ge \tfrac1n \sum_j s_j, \text{ with equality iff all } s_j \text{ are equal}",
-            (2, 3, 4),
-        ),
+        Argued(EXCESS, (2, 3, 4)),
         r"A sum of non-negative terms vanishes only if every term does.",
     ),
 )
@@ -97,7 +96,7 @@ L1 = Theorem(
     ),
     steps=_L1_STEPS,
     source="Jeffreys' divergence of softmax and uniform weights; Chebyshev's sum inequality.",
-    formula=Ge(Sum(P[j] * s[j], over(j)), Sum(s[j], over(j)) / n),
+    formula=EXCESS,
     wrong_constants=(Planted("twice Jeffreys' divergence", scale={unit: fmpq(2)}),),
 )
 

@@ -17,6 +17,8 @@ def _linear(e: ExplicitSystem) -> Sides:
     return [(e.v[i, a], unit * (e.V * e.token(i))[a]) for i in range(e.n) for a in range(e.d)]
 
 
+NOT_CONVERGENT = r"X(t)\not\to0 \text{ from some start with equal tokens}"
+
 T6 = Theorem(
     id="T6",
     kind="theorem",
@@ -50,14 +52,15 @@ T6 = Theorem(
             r"So an eigenvalue with real part $\ge0$ gives a start that does not converge.",
         ),
         Step(
-            Argued(r"X(t)\not\to0 \text{ from some start with equal tokens}", (1, 2, 3, 4)),
+            Argued(NOT_CONVERGENT, (1, 2, 3, 4)),
             r"It holds for any number of tokens.",
         ),
     ),
     source="Stated here.",
     remark=r"It says that some start fails to converge, not that most do. A Hurwitz $V$ satisfies the necessary condition and "
     r"proves nothing more.",
-    concludes="not convergent from every start",
+    formula=NOT_CONVERGENT,
+    concludes="not convergent from every start (some equal tokens do not tend to 0)",
     examples=Examples(
         witness=Instance.of(score=[[1, 2], [3, 4]], value=[[1, 2], [0, -3]], tokens=[[1, 2], [1, 2], [1, 2]]),
         near_miss=Instance.of(score=[[1, 0], [0, 1]], value=[[1, 0], [0, 1]], tokens=[[1, 2], [2, 1]]),

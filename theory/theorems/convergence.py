@@ -1,13 +1,13 @@
 """T2: all tokens converge to zero; and the energy balance that T3 shares."""
 
 from flint import fmpq
-from sympy import Ge, IndexedBase, Sum
+from sympy import IndexedBase, Sum
 
 from theory.derivation import Argued, Cited, FromLemma, Given, MatrixIdentity, Step, SumIdentity, along_flow
 from theory.hypotheses import A_NEGATIVE, A_SYMMETRIC, W_POSITIVE
 from theory.lemmas.response import RESPONSE
 from theory.lemmas.softmax import over
-from theory.notation import A, P, W, a, b, d, i, j, m_i, n, s, sym, u, unit, w, x, x_i
+from theory.notation import A, W, a, b, d, i, j, m_i, n, s, sym, u, unit, w, x, x_i
 from theory.quantities import energy, energy_rate, total_score
 from theory.sums import Definition
 from theory.system import Instance
@@ -18,13 +18,13 @@ SCORES = (
     Definition(total, lambda index: Sum(x[i, index], over(i))),
     Definition(s, lambda row, column: Sum(x[row, a] * w[a, b] * x[column, b], over(a, d), over(b, d))),
 )
-MEAN_BOUND = Ge(Sum(P[i, j] * s[i, j], over(j)), Sum(s[i, j], over(j)) / n)
+MEAN_BOUND = r"\sum_j P_{ij} s_{ij} \ge \tfrac1n \sum_j s_{ij}, \text{ with equality iff all } s_{ij} \text{ are equal}"
 TOTAL_BOUND = r"\sum_i e_i \ge \tfrac1n S^\top W_s S \ge 0,\quad S = \sum_i x_i"
 
 
-def row_of_attention(formula):
+def row_of_attention(formula: str) -> str:
     """L1 for row i: s_j becomes s_ij and P_j becomes P_ij."""
-    return formula.replace(P[j], P[i, j]).replace(s[j], s[i, j])
+    return formula.replace("P_j", "P_{ij}").replace("s_j", "s_{ij}")
 
 
 BALANCE_STEPS = (
@@ -47,17 +47,17 @@ BALANCE_STEPS = (
     ),
     Step(MatrixIdentity(u.T * W * u, u.T * sym(W) * u), r"Only the symmetric part counts ($u = S$)."),
     Step(
-        Given(TOTAL_BOUND, ("W positive",), (2, 3, 4, 5)),
+        Argued(TOTAL_BOUND, (2, 3, 4, 5), ("W positive",)),
         r"$W_s\succ0$; equality in the last only for $S=0$.",
     ),
     Step(
         SumIdentity(Sum(s[i, j], over(j)), Sum(x[i, a] * w[a, b] * total[b], over(a, d), over(b, d)), SCORES),
-        r"Equality case. If $\sum_i e_i = 0$ then $S=0$, and each row is an equality in L1, so $s_{ij}$ does not depend "
-        r"on $j$. The row sum $\sum_j s_{ij} = x_i^\top W S$ is then 0, so every $s_{ij}=0$.",
+        r"Equality case, prepared: the row sum of the scores is $x_i^\top W S$.",
     ),
     Step(
-        Given(r"s_{ii} = x_i^\top W_s x_i = 0 \implies x_i = 0", ("W positive",), (5, 7)),
-        r"In particular the self scores vanish: $\sum_i e_i > 0$ unless $X = 0$.",
+        Argued(r"\sum_i e_i = 0 \implies X = 0", (3, 5, 6, 7), ("W positive",)),
+        r"If $\sum_i e_i = 0$ then $S=0$ and each row is an equality in L1, so $s_{ij}$ does not depend on $j$; the row sum "
+        r"$x_i^\top WS$ is 0, so every $s_{ij}=0$; in particular $s_{ii}=x_i^\top W_sx_i=0$, and $W_s\succ0$ gives $x_i=0$.",
     ),
 )
 

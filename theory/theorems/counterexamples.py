@@ -20,7 +20,7 @@ from sympy import (
     symbols,
 )
 
-from theory.derivation import EXACT, FIXED, Argued, Cited, Equality, Positive, Satisfies, Step
+from theory.derivation import EXACT, FIXED, Argued, Cited, Equality, FromLemma, Positive, Satisfies, Step
 from theory.hypotheses import (
     A_MINUS_W_TRANSPOSED,
     A_NEGATIVE,
@@ -33,7 +33,8 @@ from theory.notation import abscissa, unit
 from theory.quantities import symmetric
 from theory.system import ExplicitSystem, Instance
 from theory.theorem import EQUAL, MORE_THAN, Claim, Examples, Planted, Sides, Theorem
-from theory.theorems.divergence import T3
+from theory.theorems.consensus import NOT_CONVERGENT
+from theory.theorems.divergence import DIVERGES, T3
 
 theta, x = Symbol("theta", real=True), Symbol("x")
 a, b, h = symbols("a b h", positive=True)
@@ -139,8 +140,12 @@ T7 = Theorem(
             r"The characteristic polynomial of its $V$: eigenvalues $0.28\pm0.96i$.",
         ),
         Step(
-            Argued(r"\text{equal tokens spiral outward, } \dot x = Vx", (3, 5, 7)),
-            r"By T6 the system does not converge from every start, although both symmetric parts have T2's signs.",
+            FromLemma("T6", NOT_CONVERGENT, on=FAST_ROTATION),
+            r"Equal tokens of this instance spiral outward.",
+        ),
+        Step(
+            Argued(r"W_s\succ0 \text{ and } A_s\prec0 \text{ do not imply } X(t)\to0", (2, 3, 4, 5, 6, 7, 8)),
+            r"Nor for any other $0<a<|b|$: the symmetric parts have T2's signs, and $V$ is unstable.",
         ),
     ),
     source="Stated here; the released parametrisation of arXiv 2512.03058 leaves both antisymmetric parts free.",
@@ -204,6 +209,10 @@ T8 = Theorem(
                 r"W = A = V = I,\ X=\{(1,2),(-1,-2),(0,0)\} \text{ meets the hypotheses of T3}",
                 lambda: [hypothesis.decide(MIRRORED) for hypothesis in T3.hypotheses],
             ),
+            r"In exact arithmetic.",
+        ),
+        Step(
+            FromLemma("T3", DIVERGES, on=MIRRORED),
             r"So its largest token diverges while the third stays at 0.",
         ),
     ),

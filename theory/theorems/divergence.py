@@ -17,6 +17,8 @@ INCREASE = Claim(
     lambda e: [(energy_rate(e), unit * total_score(e) / e.n)],
 )
 
+DIVERGES = r"E(t)\to\infty,\ \max_i\|x_i(t)\|\to\infty"
+
 T3 = Theorem(
     id="T3",
     kind="theorem",
@@ -53,12 +55,13 @@ T3 = Theorem(
             r"LaSalle's invariance principle for a bounded trajectory.",
         ),
         Step(
-            Argued(r"E(t)\to\infty,\ \max_i\|x_i(t)\|\to\infty", (8, 10, 11, 12)),
+            Argued(DIVERGES, (8, 9, 10, 11, 12)),
             r"$\dot E=0$ only at $X=0$, where $E = 0 < E(0)$: a bounded $E$ is impossible.",
         ),
     ),
     source="Stated here; scenario 'pd' of arXiv 2512.03058 with both antisymmetric parts constrained.",
     remark=r"It speaks of the largest token. That every token diverges is false: T8. 'Diverges' is as $t\to\infty$ (L6).",
+    formula=DIVERGES,
     concludes="max‖x_i‖ → ∞ from every start but 0",
     examples=Examples(
         witness=Instance.of(

@@ -3,7 +3,7 @@
 from flint import fmpq
 from sympy import Derivative, IndexedBase, Max, Min, Sum, Symbol, exp
 
-from theory.derivation import Cited, Equality, Given, Step, SumIdentity
+from theory.derivation import Argued, Cited, Equality, Given, Step, SumIdentity
 from theory.hypotheses import LEFT_EIGENVECTOR, ONE_SIDE, RATE_POSITIVE
 from theory.lemmas.softmax import NORMALISER, SOFTMAX, over
 from theory.notation import P, a, d, j, rate, t, x, z
@@ -21,12 +21,16 @@ def _levels(e):
     return [hyperplane(e, i) for i in range(e.n)]
 
 
+ENVELOPE = r"e^{\mu t}\min_j z_j(0)\le z_i(t)\le e^{\mu t}\max_j z_j(0)"
+
+
 T17 = Theorem(
     id="T17",
     kind="theorem",
     title="One side of a hyperplane",
     statement=r"If $\ell^\top V=\mu\ell^\top$ with $\mu>0$ real and $z_i=\ell^\top x_i$ starts positive for every token, then "
-    r"$e^{\mu t}\min_jz_j(0)\le z_i(t)\le e^{\mu t}\max_jz_j(0)$: every token diverges, at exactly that rate, for any $W$.",
+    r"$e^{\mu t}\min_jz_j(0)\le z_i(t)\le e^{\mu t}\max_jz_j(0)$: every token diverges, at least at the rate $\mu$ "
+    r"(and $z_i$ at exactly that rate), for any $W$.",
     hypotheses=(LEFT_EIGENVECTOR, RATE_POSITIVE, ONE_SIDE),
     claims=(
         Claim(
@@ -69,11 +73,7 @@ T17 = Theorem(
             r"An average: take $q=\min z$ (every summand $\ge0$) and $q=\max z$ (every summand $\le0$).",
         ),
         Step(
-            Given(
-                r"\mu\min_jz_j \le \dot z_i \le \mu\max_jz_j",
-                ("left eigenvector", "rate positive"),
-                (1, 2, 3),
-            ),
+            Argued(r"\mu\min_jz_j \le \dot z_i \le \mu\max_jz_j", (1, 2, 3), ("rate positive",)),
             r"$\mu>0$ keeps the order.",
         ),
         Step(
@@ -85,21 +85,23 @@ T17 = Theorem(
             r"The comparison equation.",
         ),
         Step(
-            Cited(r"e^{\mu t}\min z(0)\le z_i(t)\le e^{\mu t}\max z(0)", "khalil_comparison"),
+            Cited(ENVELOPE, "khalil_comparison"),
             r"Comparison lemma.",
         ),
         Step(
-            Given(
+            Argued(
                 r"\|x_i(t)\|\ge z_i(t)/\|\ell\| \to \infty \text{ for every } i",
-                ("one side", "rate positive"),
                 (7,),
+                ("one side", "rate positive"),
             ),
             r"$\min z(0)>0$.",
         ),
     ),
     source="Stated here; it uses only that attention rows are non-negative and sum to 1.",
-    remark=r"Holds for any scores, mask, bias or encoding. With several heads $\ell$ must be a left eigenvector of every value map.",
-    concludes="every start on one side of a hyperplane diverges, at exactly the rate μ",
+    remark=r"Holds for any scores, mask, bias, and encoding that acts on the scores only. A token may grow faster than $\mu$ along "
+    r"other directions. With several heads $\ell$ must be a left eigenvector of every value map.",
+    concludes="every token diverges from starts on one side of a hyperplane, at least at the rate μ",
+    formula=ENVELOPE,
     examples=Examples(
         witness=Instance.of(
             score=[[1, -2], [3, 0]],

@@ -9,21 +9,23 @@ from theory.derivation import (
     Cited,
     Equality,
     FromLemma,
-    Given,
     MatrixIdentity,
     Step,
 )
 from theory.hypotheses import A_DEFINITE, A_SYMMETRIC, W_DEFINITE
-from theory.notation import A, V, W, omega, outward, sym
+from theory.notation import A, V, W, omega, outward, sym, t
 from theory.quantities import for_tokens, quadratic
 from theory.system import Instance
 from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Theorem
+from theory.theorems.hyperplane import ENVELOPE
 from theory.theorems.pairwise import DISTANCE, MONOTONE_DISTANCE, MONOTONE_DISTANCES
 
 first, gap, query = (Symbol(name, positive=True) for name in ("x_1", "g", "y"))
 exponent, threshold = Symbol("u", positive=True), Symbol("c", positive=True)
 floor = Rational(13, 20)
 weight_on_second = exp(-query * (first + gap)) / (exp(-query * first) + exp(-query * (first + gap)))
+
+ONE_AND_TWO = Instance.of(score=[[-1]], value=[[1]], ell=[1], rate=1, tokens=[[1], [2]])
 
 T10 = Theorem(
     id="T10",
@@ -56,10 +58,10 @@ T10 = Theorem(
             r"Consensus: Lyapunov's equation for $\dot x=Vx$.",
         ),
         Step(
-            Given(
+            Argued(
                 r"\omega\,\tfrac{d}{dt}\,x^\top Ax = 2\,\omega\,x^\top W_s x > 0,\quad x \neq 0",
-                ("W definite",),
                 (2,),
+                ("W definite",),
             ),
             r"Equal tokens: the $A$-form grows for $\omega=1$ and falls for $\omega=-1$.",
         ),
@@ -77,17 +79,20 @@ T10 = Theorem(
             r"The right-hand side is positive, so with $u=x_1g$: $\dot g/g\ge-p(x_1)\ge-e^{-x_1g}$.",
         ),
         Step(
-            Equality(Derivative(expint(1, threshold), threshold), -exp(-threshold) / threshold),
-            r"By T17 ($\ell=1$, $\mu=1$) $x_1(t)\ge e^t$ for the start $x=(1,2)$. While $g\ge c$, $\log g(t)\ge-\int_0^\infty e^{-ce^t}dt=-E_1(c)$; "
-            r"with $y=ce^t$ the integral is $\int_c^\infty e^{-y}dy/y$.",
+            FromLemma("T17", ENVELOPE, on=ONE_AND_TWO),
+            r"With $\ell=1$, $\mu=1$ and the start $x=(1,2)$: $x_1(t)\ge e^t$.",
+        ),
+        Step(
+            Equality(Derivative(-expint(1, threshold * exp(t)), t), exp(-threshold * exp(t))),
+            r"While $g\ge c$, $\log g(t)\ge-\int_0^\infty e^{-ce^t}dt=-E_1(c)$, as $E_1(\infty)=0$.",
         ),
         Step(
             Certified(exp(-expint(1, floor)), floor),
             r"For $c=0.65$ the bound $e^{-E_1(c)}$ exceeds $c$: the gap cannot fall to $0.65$.",
         ),
         Step(
-            Argued(r"g(t) > 0.65 \text{ for all } t,\text{ so its limit is positive}", (5, 6, 7, 8)),
-            r"A first time with $g=c$ would contradict $g\ge e^{-E_1(c)}>c$. (Simulated limit: about 0.907.)",
+            Argued(r"g(t) > 0.65 \text{ for all } t,\text{ so its limit is positive}", (1, 5, 6, 7, 8, 9)),
+            r"A first time with $g=c$ would contradict $g\ge e^{-E_1(c)}>c$; and $g$ does not increase. (Simulated limit: about 0.907.)",
         ),
     ),
     source="Stated here.",

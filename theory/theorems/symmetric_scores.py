@@ -109,8 +109,8 @@ T5 = Theorem(
             r"$A^{-1}$ has the sign of $A_s$ (congruence by $A^{-\top}$).",
         ),
         Step(
-            Given(
-                r"\sigma\dot F \ge 0,\text{ with equality only if every } g_i = 0", ("A definite",), (3, 4, 5)
+            Argued(
+                r"\sigma\dot F \ge 0,\text{ with equality only if every } g_i = 0", (3, 4, 5), ("A definite",)
             ),
             r"$\sigma A_s\succ0$; $Z_i>0$.",
         ),
@@ -124,16 +124,16 @@ T5 = Theorem(
             r"So $F\ge n^2+S^\top WS$, $S=\sum_ix_i$.",
         ),
         Step(
-            Given(
+            Argued(
                 r"F \ge n^2,\text{ equality only if all } s_{ij}=0,\text{ so } s_{ii}=0,\ x_i=0",
-                ("W positive",),
                 (7, 8),
+                ("W positive",),
             ),
             r"$S^\top WS\ge0$.",
         ),
         Step(FromLemma("L1", MEAN_BOUND, row_of_attention), r"For the critical points of $F$."),
         Step(
-            Given(r"g_i = 0\ \forall i \implies X = 0", ("W positive",), (8, 10)),
+            Argued(r"g_i = 0\ \forall i \implies X = 0", (8, 10), ("W positive",)),
             r"$g_i=0$ means $Wm_i=0$, so $e_i=x_i^\top Wm_i=0$ for all $i$; then $0=\sum_ie_i\ge\frac1nS^\top WS\ge0$, each row is an "
             r"equality in L1, every $s_{ij}=\frac1nx_i^\top WS=0$, and $s_{ii}=0$ gives $x_i=0$.",
         ),
@@ -151,8 +151,9 @@ T5 = Theorem(
             Argued(
                 r"\sigma=-1: X\to0;\qquad \sigma=1,\ X(0)\ne0: \max_i\|x_i\|\to\infty", (6, 9, 11, 12, 13)
             ),
-            r"$\sigma=-1$: sublevel sets of $F$ are compact and invariant. $\sigma=1$: a bounded trajectory would approach "
-            r"$X=0$, where $F=n^2<F(X(0))$, yet $F$ increases.",
+            r"$\sigma=-1$: sublevel sets of $F$ are compact and invariant. $\sigma=1$: a bounded trajectory would approach $X=0$, where "
+            r"$F=n^2<F(X(0))$, yet $F$ increases; so the trajectory is unbounded, the increasing proper $F$ tends to $\infty$, and "
+            r"$F\le n^2e^{\|W\|\max_i\|x_i\|^2}$ carries $\max_i\|x_i\|$ along.",
         ),
     ),
     source="Stated here.",

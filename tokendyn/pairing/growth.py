@@ -5,7 +5,7 @@ from torch import Tensor
 
 from numerics import observables
 from tokendyn.moment import Moment
-from tokendyn.row import Conclusion, Row, Run
+from tokendyn.row import Conclusion, Row, Run, smallest
 
 
 def _speed_limit(moment: Moment) -> tuple[Tensor, Tensor]:
@@ -16,12 +16,12 @@ def _speed_limit(moment: Moment) -> tuple[Tensor, Tensor]:
 
 def _envelope(run: Run) -> Tensor:
     """How far below its bound the largest norm stays, relative to the bound."""
-    norms = run.along(observables_norms).amax(2)
+    norms = run.along(_norms).amax(2)
     bound = norms[:, :1] * torch.exp(run.start.constant("norm_V")[:, None] * run.times)
-    return torch.where(bound > 0, 1 - norms / bound, 0.0).nan_to_num(nan=torch.inf).amin(1)
+    return smallest(torch.where(bound > 0, 1 - norms / bound, 0.0))
 
 
-def observables_norms(moment: Moment) -> Tensor:
+def _norms(moment: Moment) -> Tensor:
     return observables.norms(moment.x)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
-from tokendyn.row import Conclusion, Row, Run
+from tokendyn.row import Conclusion, Row, Run, smallest
 
 
 def levels(moment: Moment) -> Tensor:
@@ -37,7 +37,7 @@ def _envelope(run: Run) -> Tensor:
     low, high = z[:, 0].amin(1, keepdim=True) * growth, z[:, 0].amax(1, keepdim=True) * growth
     room = torch.minimum(z.amin(2) - low, high - z.amax(2))
     size = run.solution.states.flatten(2).abs().amax(2)
-    return (room / size).nan_to_num(nan=torch.inf).amin(1)
+    return smallest(room / size)
 
 
 T17 = Row(

@@ -6,7 +6,7 @@ from torch import Tensor
 from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.potential import monotone_gradient
-from tokendyn.row import Conclusion, Row, Run
+from tokendyn.row import Conclusion, Row, Run, smallest
 
 
 def distances(moment: Moment) -> Tensor:
@@ -36,11 +36,7 @@ def monotone(values: Tensor, direction: Tensor) -> Tensor:
     before, after = values[:, :-1], values[:, 1:]
     size = torch.maximum(torch.maximum(before.abs(), after.abs()), 1e-12 * values[:, :1].abs())
     step = torch.where(size > 0, direction[:, None, None] * (after - before) / size, 0.0)
-    return (
-        step.nan_to_num(nan=torch.inf).flatten(1).amin(1)
-        if step.numel()
-        else torch.full_like(direction, torch.inf)
-    )
+    return smallest(step)
 
 
 def distances_monotone(run: Run) -> Tensor:

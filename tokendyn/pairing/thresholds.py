@@ -6,7 +6,7 @@ from torch import Tensor
 from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
-from tokendyn.row import Conclusion, Row, Run
+from tokendyn.row import Conclusion, Row, Run, smallest
 
 
 def token_energies(moment: Moment) -> Tensor:
@@ -29,7 +29,7 @@ def _curve(run: Run) -> Tensor:
     threshold = run.start.constant("kappa")[:, None, None] / (2 * rate)
     bound = threshold + (energies[:, :1] - threshold) * torch.exp(2 * sigma * rate * run.times[:, None])
     margin = sigma * (energies - bound) / (energies.abs() + bound.abs() + threshold)
-    return margin.nan_to_num(nan=torch.inf).flatten(1).amin(1)
+    return smallest(margin)
 
 
 T4 = Row(
