@@ -76,11 +76,8 @@ def _ldl(matrix: fmpq_mat | arb_mat) -> Inertia | None:
         signs = [1, -1] if len(block) == 2 else [1 if matrix[block[0], block[0]] > 0 else -1]
         positive, negative = positive + signs.count(1), negative + signs.count(-1)
         left = [i for i in left if i not in block]
-        columns = type(matrix)(
-            matrix.nrows(), len(block), [matrix[i, j] for i in range(matrix.nrows()) for j in block]
-        )
-        pivot = type(matrix)(len(block), len(block), [matrix[i, j] for i in block for j in block])
-        matrix = matrix - columns * pivot.inv() * columns.transpose()
+        columns = _submatrix(matrix, range(matrix.nrows()), block)
+        matrix = matrix - columns * _submatrix(matrix, block, block).inv() * columns.transpose()
     return Inertia(positive, negative, 0)
 
 

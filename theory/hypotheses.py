@@ -158,15 +158,13 @@ W_POSITIVE = Hypothesis(
     "W positive",
     r"W_s \succ 0",
     "weights",
-    lambda i: positive_definite(symmetric_part(i.form), unit=i.weights.scale),
+    lambda i: _score_definite(i, 1),
 )
 W_DEFINITE = Hypothesis(
     "W definite",
     r"\omega W_s \succ 0,\ \omega = \pm 1",
     "weights",
-    lambda i: _either(
-        lambda sign: positive_definite(symmetric_part(i.form) * sign, unit=i.weights.scale), "W_s"
-    ),
+    lambda i: _either(lambda sign: _score_definite(i, sign), "W_s"),
 )
 W_SYMMETRIC = Hypothesis(
     "W symmetric",

@@ -41,12 +41,26 @@ def eigenpairs(matrix: fmpq_mat) -> list[tuple[complex, np.ndarray]]:
 
 def lyapunov_solution(matrix: fmpq_mat) -> fmpq_mat | None:
     """A guess at the symmetric M with M·matrix + matrixᵀ·M = −I, or None where the guess breaks down."""
-    values, vectors = np.linalg.eig(approximate(matrix))
+    array = approximate(matrix)
+    solve = _lyapunov_by_kronecker if len(array) <= 24 else _lyapunov_by_eigenvectors
     try:
-        inverse = np.linalg.inv(vectors)
+        solution = solve(array)
     except np.linalg.LinAlgError:
         return None
-    gram = vectors.conj().T @ vectors
-    inner = -gram / (values.conj()[:, None] + values[None, :])
-    solution = (inverse.conj().T @ inner @ inverse).real
     return dyadic((solution + solution.T) / 2) if np.isfinite(solution).all() else None
+
+
+def _lyapunov_by_kronecker(array: np.ndarray) -> np.ndarray:
+    """O(d⁶), and indifferent to defective eigenvalues."""
+    size = len(array)
+    identity = np.eye(size)
+    operator = np.kron(array.T, identity) + np.kron(identity, array.T)
+    return np.linalg.solve(operator, -identity.ravel()).reshape(size, size)
+
+
+def _lyapunov_by_eigenvectors(array: np.ndarray) -> np.ndarray:
+    """O(d³); needs a basis of eigenvectors."""
+    values, vectors = np.linalg.eig(array)
+    inverse = np.linalg.inv(vectors)
+    inner = -(vectors.conj().T @ vectors) / (values.conj()[:, None] + values[None, :])
+    return (inverse.conj().T @ inner @ inverse).real

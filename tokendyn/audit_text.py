@@ -53,7 +53,8 @@ def _says_half_space(layer: Json) -> str:
         return f"T17 is silent: {rate['reason']}."
     said = (
         f"T17 ({entry['grade']}): ℓᵀV = λℓᵀ with a real {rate['margin']}: there is an open half-space "
-        "ℓᵀx > 0 such that, if all tokens start in it, every token diverges at exactly rate λ, whatever W."
+        "ℓᵀx > 0 such that, if all tokens start in it, every token diverges, whatever W: ℓᵀx_i grows at "
+        "exactly rate λ, and x_i at least so fast."
     )
     gap = layer["left_eigenvector_gap"]
     if layer["heads_count"] == 1:

@@ -108,7 +108,7 @@ def test_the_summary_counts_every_step(theorem):
 
 def test_the_summary_names_each_kind():
     assert evidence_summary(statement("T2")) == {
-        "symbolic": 4, "lemma": 2, "hypothesis": 3, "cited": 1, "argued": 1
+        "symbolic": 4, "earlier": 2, "hypothesis": 1, "cited": 1, "argued": 3
     }  # fmt: skip
 
 

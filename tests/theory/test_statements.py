@@ -336,3 +336,10 @@ def test_hypotheses_on_the_start_are_left_out_without_tokens(theorem):
     about = [h.decide(bare).status for h in theorem.hypotheses if h.on == "weights"]
     verdict = theorem.applies(bare)
     assert verdict.holds == all(status is Status.HOLDS for status in about)
+
+
+@pytest.mark.parametrize(
+    "theorem", [t for t in statements().values() if t.formula is not None], ids=lambda t: t.id
+)
+def test_what_others_may_quote_is_what_a_step_claims(theorem):
+    assert theorem.formula in [step.evidence.claim() for step in theorem.steps]

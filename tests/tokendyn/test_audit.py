@@ -284,7 +284,7 @@ def test_the_terminal_says_what_the_verdicts_are_about(save: Save, random_maps: 
         "a single-head idealisation, not the model's multi-head dynamics",
         f"iterated {DEPTH} times with the same weights, so it is one autonomous system",
         "in the attention-only layer (with all its heads) not every start converges to zero",
-        "every token diverges at exactly rate λ",
+        "every token diverges, whatever W",
         "It is not claimed for the multi-head layer",
         "silent: 'A symmetric' is not met (exact, margin",
         "it does not refute it",

@@ -110,13 +110,14 @@ def test_check_holds_for_chosen_statements_and_integers_are_exact(save):
     assert " T6 " not in result.output
 
 
-def test_check_of_symmetric_floats_says_float(save):
-    """A = WV⁻¹ is symmetric only to rounding: graded float, not exact and not FAILS."""
+def test_check_of_floats_symmetric_to_rounding_is_undecided(save):
+    """A = WV⁻¹ is symmetric only to rounding: neither HOLDS nor FAILS, and the message says so."""
     rng = np.random.default_rng(0)
     W, A = (m @ m.T / 3 + np.eye(3) for m in rng.normal(size=(2, 3, 3)))
     result = run("check", "T3", *save(np.eye(3), W, np.linalg.solve(A, W)))
-    assert result.exit_code == 0, result.output
-    assert "float" in lines_about(result.output, "T3")
+    assert result.exit_code == 3, result.output
+    assert "'A symmetric' UNDECIDED" in lines_about(result.output, "T3")
+    assert "rounding of the stored floats" in result.output.replace("\n", " ")
 
 
 def test_check_of_a_singular_value_map_names_what_still_applies(save):

@@ -30,8 +30,8 @@ L5 = Theorem(
         ),
         Step(Given(r"AV + V^\top A \succ 0", ("A symmetric", "W positive")), r"By the hypothesis on $W_s$."),
         Step(
-            Cited(r"\text{If } AV+V^\top A\succ 0,\ A=A^\top, \text{ then } " + INERTIA, "ostrowski1962"),
-            r"Main inertia theorem.",
+            Cited(INERTIA, "ostrowski1962"),
+            r"Main inertia theorem, for $AV+V^\top A\succ0$ and $A=A^\top$.",
         ),
     ),
     source="Ostrowski and Schneider 1962.",

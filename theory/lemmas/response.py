@@ -3,7 +3,7 @@
 from flint import fmpq
 from sympy import IndexedBase, Sum
 
-from theory.derivation import FromLemma, MatrixIdentity, Step, SumIdentity
+from theory.derivation import Argued, FromLemma, MatrixIdentity, Step, SumIdentity
 from theory.lemmas.potential import MONOTONE
 from theory.lemmas.softmax import over
 from theory.notation import A, P, V, W, a, b, d, j, m_i, m_j, s, unit, w, x, x_i, x_j
@@ -52,6 +52,7 @@ L4 = Theorem(
             ),
             r"In coordinates, with $y = x_i$: $y^\top W\sum_j P_j x_j$ is the attended score.",
         ),
+        Step(Argued(RESPONSE, (1, 2)), r"The response identity, for one token."),
         Step(
             MatrixIdentity(
                 (x_i - x_j).T * A * V * (m_i - m_j), (x_i - x_j).T * W * (m_i - m_j), where={W: A * V}

@@ -107,6 +107,8 @@ y = Symbol("y", nonnegative=True)
 GAPS = (Definition(P, lambda index: exp(-gap[index]) / Z),)
 GAP_NORMALISER = (Total(lambda index: exp(-gap[index]), Z, n),)
 
+FREE_ENERGY = r"\sum_j P_j s_j \ge \max_j s_j - \kappa_n, \text{ attained when the others lie } 1+\kappa_n \text{ below}"
+
 _L2_STEPS = (
     Step(
         _softmax_identity(Sum(P[j] * s[j], over(j)), log(Z) + Sum(P[j] * log(P[j]), over(j))),
@@ -146,10 +148,7 @@ _L2_STEPS = (
         r"Definition of Lambert's function on the non-negative half-line.",
     ),
     Step(
-        Argued(
-            r"\sum_j P_j s_j \ge \max_j s_j - \kappa_n, \text{ attained when the others lie } 1+\kappa_n \text{ below}",
-            (2, 3, 4, 5, 6),
-        ),
+        Argued(FREE_ENERGY, (2, 3, 4, 5, 6)),
         r"The largest score has $t = 0$ and contributes $-\kappa$; the other $n-1$ contribute at most $\kappa$ together.",
     ),
     Step(
@@ -186,7 +185,7 @@ L2 = Theorem(
     steps=_L2_STEPS,
     source="Gibbs' variational principle; the sharp constant is derived here.",
     remark=r"$n$ counts all tokens, duplicates too.",
-    formula=r"\sum_j P_{ij} s_{ij} \ge \max_j s_{ij} - \kappa_n",
+    formula=FREE_ENERGY,
     wrong_constants=(
         Planted("κ_n replaced by κ_n/2", scale={kappa: fmpq(1, 2)}),
         Planted("κ_n replaced by 0.9·κ_n", scale={kappa: fmpq(9, 10)}),

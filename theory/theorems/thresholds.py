@@ -6,15 +6,17 @@ from sympy import Derivative, Symbol, exp
 from theory.derivation import Argued, Cited, Equality, FromLemma, Given, MatrixIdentity, Step, along_flow
 from theory.hypotheses import A_DEFINITE, A_SYMMETRIC, W_POSITIVE
 from theory.lemmas.response import RESPONSE
+from theory.lemmas.softmax import FREE_ENERGY
 from theory.notation import A, W, kappa, lam, m_i, sigma, sym, t, x_i
 from theory.quantities import for_tokens, token_energy, token_energy_rate
 from theory.system import Instance
 from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Planted, Theorem
+from theory.theorems.convergence import row_of_attention
 
 start = Symbol("E_0", real=True)
 rate = Symbol("lambda", positive=True)
 bound = kappa / (2 * rate) + (start - kappa / (2 * rate)) * exp(2 * rate * t)
-FREE_ENERGY = r"\sum_j P_{ij} s_{ij} \ge \max_j s_{ij} - \kappa_n"
+FREE_ENERGY_OF_ROW = row_of_attention(FREE_ENERGY)
 
 T4 = Theorem(
     id="T4",
@@ -46,7 +48,10 @@ T4 = Theorem(
             r"Energy of one token; since $\sigma^2=1$, $\sigma\dot E_i$ is this derivative.",
         ),
         Step(FromLemma("L4", RESPONSE), r"The right-hand side is the attended score $e_i$."),
-        Step(FromLemma("L2", FREE_ENERGY), r"The attended score is close to the largest score."),
+        Step(
+            FromLemma("L2", FREE_ENERGY_OF_ROW, row_of_attention),
+            r"The attended score is close to the largest score.",
+        ),
         Step(
             MatrixIdentity(x_i.T * W * x_i, x_i.T * sym(W) * x_i),
             r"The largest score is at least the self score.",
