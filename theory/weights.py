@@ -51,8 +51,10 @@ def rational_matrix(argument: str, values: Any) -> fmpq_mat:
             expected="finite entries",
             fix="remove NaN and infinities from the weights",
         )
+    # NumPy rounds integers that stand beside floats in a list, so a list's own entries are taken.
+    rows = values if isinstance(values, list | tuple) else array.tolist()
     try:
-        entries = [_rational(entry) for entry in array.ravel().tolist()]
+        entries = [_rational(entry) for row in rows for entry in row]
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             argument,

@@ -228,3 +228,12 @@ def test_a_singular_value_map_has_no_response():
     assert not weights.response_exists
     with pytest.raises(ZeroDivisionError):
         _ = weights.response_form
+
+
+def test_integers_beside_floats_in_a_list_are_not_rounded():
+    assert rational_matrix("m", [[2**53 + 1, 0.5], [2**63 + 1, -1]]).entries() == [
+        2**53 + 1,
+        fmpq(1, 2),
+        2**63 + 1,
+        -1,
+    ]

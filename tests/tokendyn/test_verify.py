@@ -107,6 +107,33 @@ def test_a_false_statement_fails_with_a_certified_counterexample():
     assert any("certified counterexample" in problem for problem in result["problems"])
 
 
+def test_a_claim_that_is_false_only_in_higher_dimension_is_refuted():
+    """The exact probe stops at d = 3; random systems reach further, and their alarms are decided."""
+    theorem, row = statement("T17"), rows()["T17"]
+
+    def too_fast(e):
+        doubled = 2 if e.d >= 4 else 1
+        return [(left, doubled * right) for left, right in theorem.claim("no token lags").sides(e)]
+
+    def too_fast_in_floats(moment):
+        left, right = row.sides["no token lags"](moment)
+        return left, (2 if moment.x.shape[2] >= 4 else 1) * right
+
+    claims = tuple(replace(c, sides=too_fast) if c.name == "no token lags" else c for c in theorem.claims)
+    false_row = replace(row, sides={**row.sides, "no token lags": too_fast_in_floats})
+    found = sweep(replace(theorem, claims=claims), false_row, TRUE_STATEMENT, 700, seed=0).counterexample
+    assert found is not None
+    assert found.instance.weights.dim >= 4
+
+
+def test_an_equality_case_claimed_strictly_is_not_called_true():
+    """Equal tokens attain the bound, so ">" is false there; balls cannot tell, and it stays open."""
+    theorem, row = statement("T17"), rows()["T17"]
+    claims = tuple(replace(c, relation=">") if c.name == "no token lags" else c for c in theorem.claims)
+    found = sweep(replace(theorem, claims=claims), row, TRUE_STATEMENT, 700, seed=0)
+    assert found.counterexample is not None or found.open_alarms > 0
+
+
 def _variable(key: str) -> str:
     return next(n for n, v in vars(hypotheses).items() if getattr(v, "key", None) == key)
 
