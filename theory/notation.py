@@ -58,18 +58,18 @@ class Term:
 
 TABLE = (
     Term(r"x_i", "(d, 1)", "token i, a column; X stacks the tokens as rows, (n, d)"),
-    Term(r"Q,\ K", "(d_k, d)", "query and key weights, acting on columns"),
+    Term(r"Q,\ K", "($d_k$, d)", "query and key weights, acting on columns"),
     Term(r"V", "(d, d)", "value map (for several heads: the sum of output times value)"),
     Term(r"W = Q^\top K/\sqrt{d_k}", "(d, d)", "score matrix"),
     Term(r"s_{ij} = x_i^\top W x_j", "(n, n)", "score of query i and key j"),
-    Term(r"P_{ij} = e^{s_{ij}}/Z_i", "(n, n)", "attention; rows sum to 1, Z_i the row's normaliser"),
-    Term(r"m_i = \sum_j P_{ij} x_j", "(d, 1)", "attended mean; the flow is \\dot x_i = V m_i"),
+    Term(r"P_{ij} = e^{s_{ij}}/Z_i", "(n, n)", "attention; rows sum to 1, $Z_i$ the row's normaliser"),
+    Term(r"m_i = \sum_j P_{ij} x_j", "(d, 1)", "attended mean; the flow is $\\dot x_i = V m_i$"),
     Term(r"A = W V^{-1}", "(d, d)", "response matrix, where V is invertible"),
     Term(r"M_s,\ M_a", "(d, d)", "symmetric and antisymmetric part of M"),
     Term(r"e_i = \sum_j P_{ij}s_{ij}", "number", "attended score"),
     Term(r"\kappa_n = W_0((n-1)/e)", "number", "sharp constant of the free-energy bound L2"),
-    Term(r"\sigma", "±1", "sign of a definite A (or A_s)"),
-    Term(
-        r"\lambda", "number", "smallest eigenvalue of the pencil (W_s, \\sigma A), or a real eigenvalue of V"
-    ),
+    Term(r"\sigma,\ \omega", "±1", "sign of a definite $A_s$, of a definite $W_s$"),
+    Term(r"\ell,\ \mu", "(d, 1), number", r"left eigenvector of V and its real eigenvalue (T17)"),
+    Term(r"z_i = \ell^\top x_i", "number", r"level of token i over the hyperplane of $\ell$"),
+    Term(r"\lambda", "number", "smallest eigenvalue of the pencil $(W_s, \\sigma A)$"),
 )

@@ -13,6 +13,7 @@ from numerics import InputError as NumericsInputError
 from numerics.fetch import FetchError, UnavailableError
 from theory.derivation import KINDS
 from theory.errors import InputError
+from theory.notation import TABLE
 from theory.one_line import one_line, sentence
 from theory.registry import statement, statements
 from theory.render import render
@@ -156,6 +157,15 @@ def theorems() -> None:
         )
         for line in lines:
             console.print(Padding(Text(line), (0, 0, 0, 5)))
+
+
+@main.command()
+def notation() -> None:
+    """Explain the symbols and their shapes."""
+    table = _table("Notation", "symbol", "shape", "meaning")
+    for term in TABLE:
+        table.add_row(one_line(term.symbol), sentence(term.shape), sentence(term.meaning))
+    _console().print(table)
 
 
 @main.command()

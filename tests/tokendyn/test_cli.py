@@ -35,7 +35,9 @@ def lines_about(output: str, identifier: str) -> str:
     return next(line for line in output.splitlines() if line.startswith(f"│ {identifier} "))
 
 
-@pytest.mark.parametrize("command", ["", "verify", "theorems", "show", "check", "audit", "replay"])
+@pytest.mark.parametrize(
+    "command", ["", "verify", "theorems", "notation", "show", "check", "audit", "replay"]
+)
 def test_help_reads_well(command):
     result = run(*([command] if command else []), "--help")
     assert result.exit_code == 0
@@ -81,6 +83,12 @@ def test_theorems_lists_every_statement():
     result = run("theorems")
     assert result.exit_code == 0
     assert all(f"\n{identifier}  " in f"\n{result.output}" for identifier in statements())
+
+
+def test_notation_explains_every_symbol_of_the_flow():
+    result = run("notation")
+    assert result.exit_code == 0
+    assert all(symbol in result.output for symbol in ("W = QᵀK/√", "ẋᵢ = Vmᵢ", "A = WV⁻¹", "κₙ", "ℓ"))
 
 
 @pytest.mark.parametrize("style", ["text", "markdown", "latex"])
