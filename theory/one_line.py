@@ -43,7 +43,12 @@ def one_line(formula: str) -> str:
 
 
 def sentence(prose: str) -> str:
-    """English with LaTeX between dollars as plain text; no-break spaces keep short formulas together."""
+    """English with LaTeX between dollars as plain text."""
+    return unbroken(prose).replace("\u00a0", " ")
+
+
+def unbroken(prose: str) -> str:
+    """The same with no-break spaces that keep short formulas on one line."""
     parts = [part if k % 2 == 0 else one_line(part) for k, part in enumerate(prose.split("$"))]
     kept = [p.replace(" ", "\u00a0") if k % 2 and len(p) < 40 else p for k, p in enumerate(parts)]
     return "".join(kept)

@@ -27,7 +27,7 @@ from theory.derivation import (
 )
 from theory.errors import InputError
 from theory.notation import norm_V
-from theory.one_line import one_line, sentence
+from theory.one_line import one_line, unbroken
 from theory.theorem import Theorem
 
 SHORT = {
@@ -84,15 +84,15 @@ def _text(theorem: Theorem) -> str:
     for number, step in enumerate(theorem.steps, start=1):
         claim = [_fill(one_line(part), " " * 9) for part in _halves(step.evidence.claim(), WIDTH - 10)]
         steps += ["", _fill(f"[{step.evidence.label}]", f"{number:3}. "), *claim]
-        steps += [_fill(sentence(step.because), " " * 5, hang="")]
+        steps += [_fill(unbroken(step.because), " " * 5, hang="")]
     hypotheses = [(f"{h.key} (about the {h.on})", h.formula) for h in theorem.hypotheses]
-    remark = [_fill(sentence(theorem.remark), "  ", "")] if theorem.remark else []
-    lines = [title, "=" * len(title), "", _fill(sentence(theorem.statement), hang="")]
+    remark = [_fill(unbroken(theorem.remark), "  ", "")] if theorem.remark else []
+    lines = [title, "=" * len(title), "", _fill(unbroken(theorem.statement), hang="")]
     lines += block("Hypotheses", *pairs(hypotheses))
     lines += block("Claimed at every instant", *pairs([(c.name, c.formula) for c in theorem.claims]))
     lines += ["", _fill(f"Derivation, {_summary(theorem)}"), *steps]
     lines += block("Remark", *remark)
-    lines += block("Source", _fill(sentence(theorem.source), "  ", ""))
+    lines += block("Source", _fill(unbroken(theorem.source), "  ", ""))
     return "\n".join([*lines, ""])
 
 
