@@ -17,9 +17,9 @@ from theory import notation
 from theory.enclosure import enclose_constant
 from theory.errors import DerivationError
 from theory.hypotheses import Hypothesis
+from theory.instance import Instance
 from theory.matrices import componentwise, difference_normal_form, directional_derivative, is_zero
 from theory.sums import Definition, Total, at_size, normal_form, unfold
-from theory.system import Instance
 from theory.verdict import Grade, Verdict
 
 Claim = Relational | str  # a SymPy relation that is computed, or LaTeX for what is not

@@ -9,7 +9,7 @@ from sympy import Basic, Q, true
 from theory import notation
 from theory.definiteness import decimal, positive_definite
 from theory.eigenpairs import hurwitz, positive_eigenvalue
-from theory.system import Instance
+from theory.instance import Instance
 from theory.verdict import Grade, Verdict, fails, holds, undecided
 from theory.weights import symmetric_part
 

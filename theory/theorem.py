@@ -10,8 +10,10 @@ from sympy.core.relational import Relational
 
 from theory.derivation import Context, Quoted, Step, check_steps
 from theory.enclosure import PRECISION
+from theory.evaluate import Values
 from theory.hypotheses import Hypothesis
-from theory.system import ExplicitSystem, Instance, Values
+from theory.instance import Instance
+from theory.system import ExplicitSystem
 from theory.verdict import Grade, Verdict, every, fails, holds, undecided
 
 Sides = list[tuple[Expr, Expr]]
@@ -24,7 +26,7 @@ class Claim:
     """An inequality or identity that holds at every instant: `left relation right`, item by item.
 
     `sides(system)` lists (left, right) for every token, pair or entry in the names of an ExplicitSystem and
-    the constants of `theory.system.CONSTANTS`.
+    the constants of `theory.evaluate.CONSTANTS`.
     """
 
     name: str

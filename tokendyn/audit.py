@@ -28,8 +28,8 @@ from theory.hypotheses import (
     W_DEFINITE,
     W_POSITIVE,
 )
+from theory.instance import Instance
 from theory.registry import statements
-from theory.system import Instance
 from theory.theorem import Theorem
 from theory.verdict import Grade, Verdict, fails, holds
 from theory.weights import Weights, rational_matrix, symmetric_part

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from theory.hypotheses import Hypothesis
+from theory.instance import Instance
 from theory.registry import statements
-from theory.system import Instance
 from theory.theorem import Theorem
 from theory.verdict import Verdict, every, undecided
 from theory.weights import Weights

@@ -9,7 +9,7 @@ from flint import fmpq_mat
 from torch import Tensor
 
 from numerics import AttentionSystem, observables
-from theory.system import Instance
+from theory.instance import Instance
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Moment:
         return Moment(self.system.to(device), self.x.to(device), A, ell, rate, self.scale)
 
     def constant(self, name: str) -> Tensor:
-        """A constant that the statements name (see theory.system.CONSTANTS), one number per system."""
+        """A constant that the statements name (see theory.evaluate.CONSTANTS), one number per system."""
         return CONSTANTS[name](self) * self.scale.get(name, 1.0)
 
     def exactly(self, row: int) -> Instance:

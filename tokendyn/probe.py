@@ -16,8 +16,8 @@ from sympy import Symbol
 from torch import Generator, Tensor
 
 from theory.errors import InputError
+from theory.instance import Instance
 from theory.registry import statement
-from theory.system import Instance
 from theory.theorem import EQUAL, MORE_THAN, Claim, Planted, Theorem
 from theory.verdict import Status, Verdict, undecided
 from tokendyn.moment import Moment, from_instance

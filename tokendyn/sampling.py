@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from numerics import AttentionSystem, families, observables
 from theory.errors import InputError
-from theory.system import Instance
+from theory.instance import Instance
 from tokendyn.moment import Moment
 
 Keys = frozenset[str]

@@ -10,8 +10,8 @@ import torch
 from torch import Generator
 
 from numerics import observables
+from theory.evaluate import Values
 from theory.registry import statements
-from theory.system import Values
 from theory.theorem import sides
 from tokendyn.registry import entries
 from tokendyn.sampling import sample

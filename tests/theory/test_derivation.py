@@ -57,9 +57,9 @@ from theory.derivation import (
 )
 from theory.errors import DerivationError
 from theory.hypotheses import A_SYMMETRIC, W_POSITIVE
+from theory.instance import Instance
 from theory.notation import A, P, V, W, Z, a, b, d, j, k, m_i, n, s, sym, u, w, x_i
 from theory.sums import Definition, Total
-from theory.system import Instance
 from theory.verdict import Grade, fails, holds, undecided
 
 p, q = symbols("p q", positive=True)

@@ -30,8 +30,8 @@ from theory.hypotheses import (
     W_SYMMETRIC,
     Hypothesis,
 )
+from theory.instance import Instance
 from theory.registry import statements
-from theory.system import Instance
 from theory.verdict import Grade, Status, undecided
 from theory.weights import Weights, rational_matrix
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from theory import lemmas, registry, theorems
 from theory.derivation import KINDS, Given
 from theory.errors import DerivationError, InputError
+from theory.evaluate import CONSTANTS
+from theory.instance import Instance
 from theory.notation import unit
 from theory.registry import quoted_formula, statement, statements
-from theory.system import CONSTANTS, Instance
 from theory.theorem import AT_LEAST, EQUAL, MORE_THAN, Claim, Planted, Theorem, judge_sides, sides
 from theory.verdict import Grade, Status
 

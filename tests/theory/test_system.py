@@ -13,6 +13,8 @@ from sympy import Integer, Symbol
 from theory import notation
 from theory.enclosure import PRECISION
 from theory.errors import InputError
+from theory.evaluate import CONSTANTS, Values, orientation
+from theory.instance import Instance
 from theory.quantities import (
     attended_score,
     energy,
@@ -30,7 +32,7 @@ from theory.quantities import (
     total_score,
 )
 from theory.registry import statement
-from theory.system import CONSTANTS, ExplicitSystem, Instance, Values, explicit_system, orientation
+from theory.system import ExplicitSystem, explicit_system
 from theory.theorem import AT_LEAST, Claim, sides
 from theory.verdict import Status
 from theory.weights import Weights, rational_matrix

@@ -5,9 +5,10 @@ from sympy import Sum, Symbol
 
 from theory.derivation import Argued, Cited, Given, Step, SumIdentity
 from theory.hypotheses import TOKENS_EQUAL, V_NOT_HURWITZ
+from theory.instance import Instance
 from theory.lemmas.softmax import NORMALISER, SOFTMAX, over
 from theory.notation import P, abscissa, j, unit
-from theory.system import ExplicitSystem, Instance
+from theory.system import ExplicitSystem
 from theory.theorem import AT_LEAST, EQUAL, Claim, Examples, Planted, Sides, Theorem
 
 common = Symbol("y_a", real=True)

@@ -5,12 +5,12 @@ from sympy import IndexedBase, Sum
 
 from theory.derivation import Argued, Cited, FromLemma, Given, MatrixIdentity, Step, SumIdentity, along_flow
 from theory.hypotheses import A_NEGATIVE, A_SYMMETRIC, W_POSITIVE
+from theory.instance import Instance
 from theory.lemmas.response import RESPONSE
 from theory.lemmas.softmax import over
 from theory.notation import A, W, a, b, d, i, j, m_i, n, s, sym, u, unit, w, x, x_i
 from theory.quantities import energy, energy_rate, total_score
 from theory.sums import Definition
-from theory.system import Instance
 from theory.theorem import AT_LEAST, Claim, Examples, Planted, Theorem
 
 total = IndexedBase("S", real=True)

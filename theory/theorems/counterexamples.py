@@ -29,9 +29,10 @@ from theory.hypotheses import (
     W_POSITIVE,
     W_ROTATION,
 )
+from theory.instance import Instance
 from theory.notation import abscissa, unit
 from theory.quantities import symmetric
-from theory.system import ExplicitSystem, Instance
+from theory.system import ExplicitSystem
 from theory.theorem import EQUAL, MORE_THAN, Claim, Examples, Planted, Sides, Theorem
 from theory.theorems.consensus import NOT_CONVERGENT
 from theory.theorems.divergence import DIVERGES, T3

@@ -4,9 +4,9 @@ from flint import fmpq
 
 from theory.derivation import Argued, Cited, Given, Step
 from theory.hypotheses import A_POSITIVE, A_SYMMETRIC, START_NONZERO, W_POSITIVE
+from theory.instance import Instance
 from theory.notation import unit
 from theory.quantities import energy, energy_rate, total_score
-from theory.system import Instance
 from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Planted, Theorem
 from theory.theorems.convergence import BALANCE_STEPS
 

@@ -5,11 +5,11 @@ from sympy import Derivative, IndexedBase, Max, Min, Sum, Symbol, exp
 
 from theory.derivation import Argued, Cited, Equality, Given, Step, SumIdentity
 from theory.hypotheses import LEFT_EIGENVECTOR, ONE_SIDE, RATE_POSITIVE
+from theory.instance import Instance
 from theory.lemmas.softmax import NORMALISER, SOFTMAX, over
 from theory.notation import P, a, d, j, rate, t, x, z
 from theory.quantities import for_tokens, hyperplane, hyperplane_rate
 from theory.sums import Definition
-from theory.system import Instance
 from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Planted, Theorem
 
 normal = IndexedBase("l", real=True)

@@ -4,10 +4,10 @@ from flint import fmpq
 
 from theory.derivation import Argued, FromLemma, Given, Step, along_flow
 from theory.hypotheses import A_DEFINITE, A_SYMMETRIC
+from theory.instance import Instance
 from theory.lemmas.potential import MONOTONE
 from theory.notation import A, W, m_i, m_j, sigma, unit, x_i, x_j
 from theory.quantities import for_pairs, pair_form, pair_form_rate, quadratic
-from theory.system import Instance
 from theory.theorem import AT_LEAST, EQUAL, Claim, Examples, Planted, Theorem
 
 DISTANCE = Claim(

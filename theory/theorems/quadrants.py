@@ -13,9 +13,9 @@ from theory.derivation import (
     Step,
 )
 from theory.hypotheses import A_DEFINITE, A_SYMMETRIC, W_DEFINITE
+from theory.instance import Instance
 from theory.notation import A, V, W, omega, outward, sym, t
 from theory.quantities import for_tokens, quadratic
-from theory.system import Instance
 from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Theorem
 from theory.theorems.hyperplane import ENVELOPE
 from theory.theorems.pairwise import DISTANCE, MONOTONE_DISTANCE, MONOTONE_DISTANCES

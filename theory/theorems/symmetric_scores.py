@@ -14,10 +14,11 @@ from theory.derivation import (
     SumIdentity,
 )
 from theory.hypotheses import A_DEFINITE, W_POSITIVE, W_SYMMETRIC
+from theory.instance import Instance
 from theory.lemmas.softmax import over
 from theory.notation import A, V, W, a, b, d, i, j, n, s, sigma, sym, tau, u, unit, w, x, x_i, x_j
 from theory.quantities import quadratic, symmetric
-from theory.system import ExplicitSystem, Instance
+from theory.system import ExplicitSystem
 from theory.theorem import AT_LEAST, EQUAL, Claim, Examples, Planted, Theorem
 from theory.theorems.convergence import MEAN_BOUND, SCORES, row_of_attention, total
 

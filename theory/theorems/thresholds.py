@@ -5,11 +5,11 @@ from sympy import Derivative, Symbol, exp
 
 from theory.derivation import Argued, Cited, Equality, FromLemma, Given, MatrixIdentity, Step, along_flow
 from theory.hypotheses import A_DEFINITE, A_SYMMETRIC, W_POSITIVE
+from theory.instance import Instance
 from theory.lemmas.response import RESPONSE
 from theory.lemmas.softmax import FREE_ENERGY
 from theory.notation import A, W, kappa, lam, m_i, sigma, sym, t, x_i
 from theory.quantities import for_tokens, token_energy, token_energy_rate
-from theory.system import Instance
 from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Planted, Theorem
 from theory.theorems.convergence import row_of_attention
 
