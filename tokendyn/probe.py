@@ -12,6 +12,7 @@ import torch
 from flint import fmpq, fmpq_mat
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
+from hypothesis.strategies import SearchStrategy
 from sympy import Symbol
 from torch import Generator, Tensor
 
@@ -22,7 +23,7 @@ from theory.theorem import EQUAL, MORE_THAN, Claim, Planted, Theorem
 from theory.verdict import Status, Verdict, undecided
 from tokendyn.moment import Moment, from_instance
 from tokendyn.row import Row
-from tokendyn.sampling import SIZES, instances, sample
+from tokendyn.sampling import SIZES, exact_sizes, instances, sample
 
 ALARM = 1e-10
 """Relative gap from which a float result is decided exactly.
@@ -202,9 +203,34 @@ class _RefutedError(Exception):
     """Carries Hypothesis to the smallest counterexample."""
 
 
-def search(theorem: Theorem, row: Row, planted: Planted, examples: int, seed: int) -> Counterexample | None:
-    """Let Hypothesis look for a counterexample among small exact systems, and shrink what it finds."""
-    found: list[Counterexample] = []
+@dataclass(frozen=True)
+class Search:
+    """Exact systems tried, and the shrunk counterexample if one was found."""
+
+    tried: int
+    counterexample: Counterexample | None
+
+
+def search(theorem: Theorem, row: Row, planted: Planted, examples: int, seed: int) -> Search:
+    """Let Hypothesis look for a counterexample among small exact systems, and shrink what it finds.
+
+    Sizes come smallest first and share the `examples`, so what is found is of the smallest size searched.
+    """
+    sizes = exact_sizes(row.family, theorem.keys)
+    tried = 0
+    for n, d in sizes:
+        systems = instances(row.family, theorem.keys, n, d)
+        found = _hunt(theorem, row, planted, systems, -(-examples // len(sizes)), seed)
+        tried += found.tried
+        if found.counterexample:
+            return Search(tried, found.counterexample)
+    return Search(tried, None)
+
+
+def _hunt(
+    theorem: Theorem, row: Row, planted: Planted, systems: SearchStrategy, examples: int, seed: int
+) -> Search:
+    seen: list[Counterexample | None] = []
     scale = float_scale(planted.scale)
 
     @hypothesis_seed(seed)
@@ -216,18 +242,26 @@ def search(theorem: Theorem, row: Row, planted: Planted, examples: int, seed: in
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         phases=[Phase.generate, Phase.shrink],
     )
-    @given(instances(row.family, theorem.keys))
+    @given(systems)
     def hunt(instance: Instance) -> None:
-        moment = from_instance(instance, scale)
-        for claim in theorem.claims:
-            if alarms(claim, relative_gaps(row, claim, moment)).any():
-                verdict = decide(theorem, planted, claim, instance)
-                if verdict.fails:
-                    found.append(Counterexample(theorem.id, planted.name, claim.name, instance, verdict))
-                    raise _RefutedError
+        seen.append(_refute(theorem, row, planted, instance, scale))
+        if seen[-1]:
+            raise _RefutedError
 
     try:
         hunt()
     except _RefutedError:
-        return found[-1]
+        return Search(len(seen), seen[-1])
+    return Search(len(seen), None)
+
+
+def _refute(
+    theorem: Theorem, row: Row, planted: Planted, instance: Instance, scale: Mapping[str, float]
+) -> Counterexample | None:
+    moment = from_instance(instance, scale)
+    for claim in theorem.claims:
+        if alarms(claim, relative_gaps(row, claim, moment)).any():
+            verdict = decide(theorem, planted, claim, instance)
+            if verdict.fails:
+                return Counterexample(theorem.id, planted.name, claim.name, instance, verdict)
     return None

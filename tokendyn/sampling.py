@@ -200,10 +200,15 @@ def _exact_tokens(draw: Callable, keys: Keys, n: int, d: int, ell: list[Fraction
     return tokens
 
 
+def exact_sizes(family: str, keys: Keys) -> list[tuple[int, int]]:
+    """The sizes (n, d) that the exact search runs through, smallest first: n ≤ 4, d ≤ 3."""
+    sizes = {_forced_size(family, keys, n, d) for n in range(1, 5) for d in range(1, 4)}
+    return sorted(sizes, key=lambda size: (size[0] * size[1], size))
+
+
 @st.composite
-def instances(draw: Callable, family: str, keys: Keys, max_n: int = 4, max_d: int = 3) -> Instance:
-    """Small exact systems that satisfy the hypotheses `keys` by construction."""
-    n, d = _forced_size(family, keys, draw(st.integers(1, max_n)), draw(st.integers(1, max_d)))
+def instances(draw: Callable, family: str, keys: Keys, n: int, d: int) -> Instance:
+    """Exact systems of n tokens in R^d, with small numbers, that satisfy `keys` by construction."""
     weights = _EXACT_FAMILIES[family](draw, keys, d)
     tokens = _exact_tokens(draw, keys, n, d, weights.get("ell"))
     try:

@@ -96,7 +96,7 @@ def check_statement(
     planted = []
     for number, variant in enumerate(theorem.planted, start=1):
         progress(f"{theorem.id} planted variant {number} of {len(theorem.planted)}")
-        caught = search(theorem.plant(variant), row, variant, PLANTED_EXAMPLES, seed)
+        caught = search(theorem.plant(variant), row, variant, PLANTED_EXAMPLES, seed).counterexample
         planted.append(
             {"name": variant.name, "caught": caught is not None, "counterexample": _describe(caught)}
         )
@@ -114,7 +114,7 @@ def check_statement(
             "counterexample": _describe(swept.counterexample),
         },
         "trajectories": conclusions,
-        "probe": {"examples": PROBE_EXAMPLES, "counterexample": _describe(probed)},
+        "probe": {"examples": probed.tried, "counterexample": _describe(probed.counterexample)},
         "planted": planted,
     }
     return {**result, "problems": (problems := _problems(result)), "verdict": _verdict(result, problems)}

@@ -63,7 +63,7 @@ def test_counterexamples_are_minimal():
     """Shrinking leaves few tokens, few dimensions and small numbers."""
     theorem, row = statement("T2"), rows()["T2"]
     variant = next(p for p in theorem.planted if p.drop == "W positive")
-    found = search(theorem.plant(variant), row, variant, 2000, seed=0)
+    found = search(theorem.plant(variant), row, variant, 2000, seed=0).counterexample
     assert found is not None
     assert (found.instance.tokens.nrows(), found.instance.weights.dim) == (1, 1)
     assert max(abs(q) for q in found.instance.tokens.entries()) == 1
