@@ -44,7 +44,8 @@ def verify(
     UNDECIDED if some check could not be settled; else HOLDS. Simulation and probes never turn a cited or
     argued step into a computed one: the evidence of each step stands beside the verdict.
     """
-    theorems = [statement(identifier) for identifier in identifiers] or [statement(i) for i in rows()]
+    chosen = dict.fromkeys(statement(identifier).id for identifier in identifiers or rows())
+    theorems = [statement(identifier) for identifier in chosen]
     if samples < 1:
         raise InputError("samples", got=str(samples), expected="at least 1", fix="leave it out for 10000")
     _require_device(device)
