@@ -18,6 +18,11 @@ TOKENS = [[0.9, 0.3], [0.4, 0.8], [-0.2, 0.5], [0.7, -0.4]]
 QUADRANTS = {(1, 1): 1.6, (-1, 1): 12.0, (-1, -1): 1.6, (1, -1): 3.0}
 """(sign of A, sign of W_s) and how long to follow the tokens, in units of the weights' rates."""
 
+CAPTION = (
+    "Four tokens from start (open) to end (filled), "
+    "$|A| = \\mathrm{diag}(1, 2)$, $|W| = \\mathrm{diag}(1, 1.2)$;\n"
+    "arrows: the flow $\\dot x = Vx$ of equal tokens; distances are those of the metric $|A|$"
+)
 CONSENSUS = {1: "consensus unstable", -1: "consensus stable"}
 DISTANCES = {1: "distances grow", -1: "distances shrink"}
 
@@ -57,7 +62,8 @@ def _check(signs: tuple[int, int], states: Tensor, response: Tensor) -> None:
 
 def draw(quadrants: list[Quadrant]) -> Figure:
     """Two by two panels: tokens from start (open) to end (filled) over the field of the consensus."""
-    figure = Figure(figsize=(7.0, 6.6), layout="constrained")
+    figure = Figure(figsize=(7.0, 7.0), layout="constrained")
+    figure.suptitle(CAPTION, fontsize=8)
     for axes, quadrant in zip(figure.subplots(2, 2).ravel(), quadrants, strict=True):
         _panel(axes, quadrant)
     return figure
@@ -77,7 +83,11 @@ def _panel(axes: Axes, quadrant: Quadrant) -> None:
     axes.plot(0, 0, marker="+", color="black")
     sign = {1: r"\succ 0", -1: r"\prec 0"}
     a, w = quadrant.signs
-    axes.set_title(f"$A {sign[a]}$, $W_s {sign[w]}$: {DISTANCES[a]},\n{CONSENSUS[a * w]}", fontsize=9)
+    until = f"t = {QUADRANTS[quadrant.signs]:g}"
+    title = f"$A {sign[a]}$, $W_s {sign[w]}$, to ${until}$: {DISTANCES[a]},\n{CONSENSUS[a * w]}"
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("$x^{(1)}$")
+    axes.set_ylabel("$x^{(2)}$")
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 
@@ -89,6 +99,8 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m paper_figures.fig_quadrants OUT.png")
-    main(sys.argv[1])
+    target = Path(sys.argv[1] if len(sys.argv) == 2 else "")
+    if target.suffix not in (".png", ".pdf", ".svg") or not target.parent.is_dir():
+        print("usage: python -m paper_figures.fig_quadrants OUT.png (or .pdf, .svg; in an existing folder)")
+        sys.exit(2)
+    main(str(target))

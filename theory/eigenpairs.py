@@ -92,9 +92,7 @@ def hurwitz(matrix: fmpq_mat) -> Verdict:
         decay = -symmetric_part(lyapunov * matrix)
         proofs = [positive_definite(lyapunov), positive_definite(decay)]
         if all(proof.holds for proof in proofs):
-            return holds(
-                min(p.grade for p in proofs), "an exact Lyapunov matrix proves it", f"≈ {-abscissa:.4g}"
-            )
+            return holds(min(p.grade for p in proofs), "a Lyapunov matrix proves it", f"≈ {-abscissa:.4g}")
     if matrix.rank() < size:
         return fails(Grade.EXACT, "0 is an eigenvalue", f"≈ {-max(abscissa, 0.0):.4g}")
     if sum((matrix[i, i] for i in range(size)), fmpq(0)) >= 0:
@@ -139,13 +137,13 @@ def positive_eigenvalue(matrix: fmpq_mat) -> Verdict:
         roots = _positive_roots(matrix)
         if not roots:
             return fails(Grade.EXACT, "Sturm's theorem: the characteristic polynomial has no root > 0")
-        return holds(Grade.EXACT, "Sturm's theorem isolates a root > 0", f"λ ≈ {decimal(roots[-1])}")
+        return holds(Grade.EXACT, "Sturm's theorem isolates a root > 0", f"μ ≈ {decimal(roots[-1])}")
     for value, vector in _guesses(matrix):
         if value.real > 0 and value.imag == 0:
             pair = enclose_eigenpair(matrix, value, vector)
             # The ball around a real centre is its own conjugate, so its only eigenvalue is real.
             if pair is not None and pair.value.real > 0:
-                return holds(Grade.INTERVAL, "an enclosed real eigenvalue", f"λ ≈ {decimal(pair.value.real)}")
+                return holds(Grade.INTERVAL, "an enclosed real eigenvalue", f"μ ≈ {decimal(pair.value.real)}")
     return undecided("no real positive eigenvalue was found to certify")
 
 

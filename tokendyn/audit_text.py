@@ -52,9 +52,9 @@ def _says_half_space(layer: Json) -> str:
     if entry["status"] != "HOLDS":
         return f"T17 is silent: {rate['reason']}."
     said = (
-        f"T17 ({entry['grade']}): ℓᵀV = λℓᵀ with a real {rate['margin']}: there is an open half-space "
+        f"T17 ({entry['grade']}): ℓᵀV = μℓᵀ with a real {rate['margin']}: there is an open half-space "
         "ℓᵀx > 0 such that, if all tokens start in it, every token diverges, whatever W: ℓᵀx_i grows at "
-        "exactly rate λ, and x_i at least so fast."
+        "exactly rate μ, and x_i at least so fast."
     )
     gap = layer["left_eigenvector_gap"]
     if layer["heads_count"] == 1:

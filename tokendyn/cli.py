@@ -105,6 +105,7 @@ def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: 
 
 
 LEGEND = """\
+systems:  random ones in which there was something to compare; trajectories: settled/tried; probed: exact ones
 steps:    S symbolic for any n and d, F symbolic at a fixed size, X exact rationals, I intervals,
           E earlier statement, H hypothesis, C cited, A argued in words; `tokendyn show ID` prints them
 margin:   smallest over the random systems and claims, relative; identities: minus the largest gap (rounding)
@@ -193,8 +194,9 @@ def check(ids: Sequence[str], query: str, key: str, value: str, scale: float | N
     """Tell which statements apply to your weights.
 
     IDS such as `T2 T6` select statements; all that speak about weights by default. Floats are taken as the
-    exact rationals they are. HOLDS means that every hypothesis on the weights is proved; UNDECIDED names the
-    first that is not, and claims nothing about the conclusion.
+    exact rationals they are. HOLDS means that every hypothesis on the weights is proved; UNDECIDED names
+    those that are not, and claims nothing about the conclusion. The exit code is 0 if every listed statement
+    holds, else 3.
     """
     chosen = {statement(identifier).id for identifier in ids}
     matrices = (read_matrix(name, path) for name, path in (("query", query), ("key", key), ("value", value)))
@@ -263,9 +265,10 @@ def audit(source: str, heads: int | None, json_path: str | None) -> None:
 
     Says which statements hold of its layers and heads, by how much, and what the theory ignores.
 
-    PATH_OR_NAME is a state-dict file (loaded without running any code from it) or `albert`, a small
-    pretrained ALBERT that is fetched by package name into a cache and verified by checksum. Exit code 0 means
-    that the audit ran, whatever it found; 2 is bad input, 3 that the package could not be fetched.
+    PATH_OR_NAME is the state-dict file of an ALBERT (loaded without running any code from it) or `albert`,
+    a small one trained on chemical reactions that is fetched by package name into a cache and verified by
+    checksum. Exit code 0 means that the audit ran, whatever it found; 2 is bad input, 3 that the package
+    could not be fetched.
     """
     require_writable("--json", json_path)
     console = _console()
@@ -289,10 +292,12 @@ def replay(file: str) -> None:
     for data in _counterexamples(read_json("file", file)):
         verdict = replay_counterexample(data)
         verdicts.append(verdict)
-        outcome = "refuted again" if verdict.fails else f"NOT refuted: {verdict}"
+        outcome = (
+            f"refuted again, left − right = {verdict.margin}" if verdict.fails else f"NOT refuted: {verdict}"
+        )
         variant = data["planted"] or "the statement itself"
-        console.print(f"{data['theorem']} – {variant}: {outcome}, gap {verdict.margin}", markup=False)
-    console.print(f"{len(verdicts)} counterexamples replayed")
+        console.print(f"{data['theorem']} – {variant}: {outcome}", markup=False)
+    console.print(f"counterexamples replayed: {len(verdicts)}")
     sys.exit(0 if all(v.fails for v in verdicts) else 1)
 
 
@@ -303,12 +308,13 @@ def _counterexamples(data) -> list[dict]:
             for result in data["statements"]
             for place in (result["sweep"], result["probe"], *result["planted"])
         ]
-        return [entry for entry in found if entry]
+        if any(found):
+            return [entry for entry in found if entry]
     if isinstance(data, dict) and "theorem" in data:
         return [data]
     raise InputError(
         "file",
-        got="another JSON document",
+        got="another JSON document, or a report without counterexamples",
         expected="a verify report or one counterexample",
         fix="pass what `tokendyn verify --json` wrote",
     )

@@ -50,7 +50,7 @@ def require_writable(argument: str, path: str | None) -> None:
             argument,
             got=str(path),
             expected="a file in an existing, writable folder",
-            fix="create the folder first",
+            fix="name a file, in a folder that exists",
         )
 
 

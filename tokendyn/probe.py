@@ -79,6 +79,8 @@ def replay(data: Mapping) -> Verdict:
         theorem, planted = _variant(data["theorem"], data["planted"])
         claim = next(c for c in theorem.claims if c.name == data["claim"])
         instance = _instance(data)
+        if _text(instance.value) != data["value"]:
+            raise ValueError("its value is not the one that score and response give")
     except (KeyError, StopIteration, ValueError, TypeError, ZeroDivisionError) as error:
         if isinstance(error, InputError):
             raise

@@ -155,7 +155,7 @@ def test_a_singular_value_map_leaves_the_theorems_without_a(save: Save):
     assert theorem(part, "T2")["first_unmet"] == "A symmetric"
     assert part["hypotheses"]["A symmetric"]["grade"] is None
     assert "V is singular" in part["hypotheses"]["A symmetric"]["reason"]
-    assert part["values"]["real_rate"]["margin"].startswith("λ ≈ 3.0")
+    assert part["values"]["real_rate"]["margin"].startswith("μ ≈ 3.0")
     text = flat(printed(report))
     assert "A = W V⁻¹ not defined: V is singular" in text
     assert "'A symmetric' is not met (V is singular" in text

@@ -68,9 +68,24 @@ def test_replay_takes_one_counterexample_and_refuses_altered_ones(tmp_path):
     assert run("replay", tmp_path / "other.json").exit_code == 1
 
 
+@pytest.mark.parametrize("change", [{"value": [["7"]]}, {"rate": "1"}])
+def test_replay_refuses_an_inconsistent_counterexample(tmp_path, change):
+    report = tmp_path / "report.json"
+    run("verify", "L5", "--samples", 60, "--json", report)
+    one = json.loads(report.read_text())["statements"][0]["planted"][1]["counterexample"]
+    (tmp_path / "one.json").write_text(json.dumps({**one, **change}))
+    assert run("replay", tmp_path / "one.json").exit_code == 2
+
+
 @pytest.mark.parametrize(
     "content",
-    ["not json", "[]", '{"theorem": "T8"}', '{"theorem": "T8", "planted": "no such", "claim": "x"}'],
+    [
+        "not json",
+        "[]",
+        '{"statements": []}',
+        '{"theorem": "T8"}',
+        '{"theorem": "T8", "planted": "no such", "claim": "x"}',
+    ],
 )
 def test_replay_refuses_what_it_does_not_know(tmp_path, content):
     (tmp_path / "file.json").write_text(content)

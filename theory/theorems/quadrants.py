@@ -31,8 +31,8 @@ T10 = Theorem(
     id="T10",
     kind="theorem",
     title="Quadrants",
-    statement=r"Let $A=A^\top$ and $W_s$ be definite, of signs $\sigma$ and $\omega$. Pairwise $\sigma A$-distances grow for $\sigma=1$ and "
-    r"shrink for $\sigma=-1$; equal tokens obey $\dot x=Vx$, unstable in every direction for $\sigma\omega=1$ and stable for "
+    statement=r"Let $A=A^\top$ and $W_s$ be definite, of signs $\sigma$ and $\omega$. Pairwise $\sigma A$-distances never shrink for $\sigma=1$ and "
+    r"never grow for $\sigma=-1$; equal tokens obey $\dot x=Vx$, unstable in every direction for $\sigma\omega=1$ and stable for "
     r"$\sigma\omega=-1$.",
     hypotheses=(A_SYMMETRIC, A_DEFINITE, W_DEFINITE),
     claims=(

@@ -24,7 +24,7 @@ T4 = Theorem(
     title="Each token, with a rate",
     statement=r"If $A=A^\top$ is definite of sign $\sigma$ and $W_s\succ0$, then $E_i=\frac12x_i^\top(\sigma A)x_i$ obeys "
     r"$\sigma\dot E_i\ge2\lambda E_i-\kappa_n$, $\lambda$ the smallest eigenvalue of the pencil $(W_s,\sigma A)$. For "
-    r"$A\succ0$ a token above $\kappa_n/(2\lambda)$ diverges at least like $e^{\lambda t}$; for $A\prec0$ "
+    r"$A\succ0$ a token with $E_i$ above $\kappa_n/(2\lambda)$ diverges at least like $e^{\lambda t}$; for $A\prec0$ "
     r"$\limsup_t E_i\le\kappa_n/(2\lambda)$ for every token, approached at least like $e^{-2\lambda t}$.",
     hypotheses=(A_SYMMETRIC, A_DEFINITE, W_POSITIVE),
     claims=(
