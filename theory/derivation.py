@@ -19,7 +19,7 @@ from theory.errors import DerivationError
 from theory.hypotheses import Hypothesis
 from theory.instance import Instance
 from theory.matrices import componentwise, difference_normal_form, directional_derivative, is_zero
-from theory.sums import Definition, Total, at_size, normal_form, unfold
+from theory.sums import Definition, Total, at_size, normal_form, sort_symmetric, unfold
 from theory.verdict import Grade, Verdict
 
 Claim = Relational | str  # a SymPy relation that is computed, or LaTeX for what is not
@@ -154,16 +154,9 @@ class SumIdentity(Evidence):
 
     def _written_out(self, expression: Expr, sizes: dict[Symbol, int]) -> Expr:
         explicit = at_size(unfold(expression, self.definitions), sizes)
-        for base in self.symmetric:
-            explicit = explicit.replace(
-                lambda e, base=base: getattr(e, "base", None) == base and len(e.indices) > 1,
-                lambda e: e.base[tuple(sorted(e.indices))],
-            )
         for total in self.totals:
-            size = int(total.upper.subs(sizes))
-            written = sum((total.term(Integer(index)) for index in range(1, size + 1)), Integer(0))
-            explicit = explicit.subs(total.value, written)
-        return simplify(explicit)
+            explicit = explicit.subs(total.value, at_size(total.written(Dummy(integer=True)), sizes))
+        return simplify(sort_symmetric(explicit, self.symmetric))
 
 
 @dataclass(frozen=True)

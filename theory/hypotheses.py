@@ -72,10 +72,12 @@ def _score_definite(instance: Instance, sign: int) -> Verdict:
 
 
 def _either(decide: Callable[[int], Verdict], what: str) -> Verdict:
-    positive, negative = decide(1), decide(-1)
-    for sign, verdict in (("≻ 0", positive), ("≺ 0", negative)):
-        if verdict.holds:
-            return holds(verdict.grade, f"{what} {sign}: {verdict.reason}", verdict.margin)
+    positive = decide(1)
+    if positive.holds:
+        return holds(positive.grade, f"{what} ≻ 0: {positive.reason}", positive.margin)
+    negative = decide(-1)
+    if negative.holds:
+        return holds(negative.grade, f"{what} ≺ 0: {negative.reason}", negative.margin)
     if positive.fails and negative.fails:
         return fails(min(positive.grade, negative.grade), f"{what} is not definite", positive.margin)
     return undecided(f"the sign of {what} stays open")

@@ -156,14 +156,15 @@ def _canonical(term: Expr, bound: Bound, symmetric: Sequence[IndexedBase]) -> Ex
     candidates = []
     for order in permutations(bound):
         names = {index: Symbol(f"b{c}", integer=True) for c, (index, _) in enumerate(order)}
-        renamed = _sort_symmetric(term.xreplace(names), symmetric)
+        renamed = sort_symmetric(term.xreplace(names), symmetric)
         candidates.append((renamed, tuple((names[index], 1, high) for index, high in order)))
     body, ranges = min(candidates, key=lambda c: (default_sort_key(c[0]), str(c[1])))
     coefficient, monomial = body.as_coeff_Mul()
     return coefficient * Sum(monomial, *ranges) if ranges else coefficient * monomial
 
 
-def _sort_symmetric(term: Expr, symmetric: Sequence[IndexedBase]) -> Expr:
+def sort_symmetric(term: Expr, symmetric: Sequence[IndexedBase]) -> Expr:
+    """Entries of symmetric bases with their indices in order."""
     return term.replace(
         lambda e: isinstance(e, Indexed) and e.base in symmetric,
         lambda e: e.base[tuple(sorted(e.indices, key=default_sort_key))],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from flint import fmpq_mat
+from flint import fmpq, fmpq_mat
 from torch import Tensor
 
 from numerics import AttentionSystem, observables
@@ -99,7 +99,7 @@ CONSTANTS = {
 
 
 def from_instance(instance: Instance, scale: Mapping[str, float] | None = None) -> Moment:
-    """A batch of one from an exact system; InputError from `numerics` if it has no tokens."""
+    """A batch of one from an exact system; ValueError if it has no tokens."""
     if instance.tokens is None:
         raise ValueError("the instance has no tokens")
     given = instance.given_response
@@ -108,14 +108,16 @@ def from_instance(instance: Instance, scale: Mapping[str, float] | None = None) 
         _tensor(instance.tokens),
         None if given is None else _tensor(given),
         None if instance.ell is None else _tensor(instance.ell)[..., 0],
-        None
-        if instance.rate is None
-        else torch.tensor([float(instance.rate.p) / float(instance.rate.q)]).double(),
+        None if instance.rate is None else torch.tensor([nearest_float(instance.rate)]).double(),
         scale or {},
     )
 
 
+def nearest_float(number: fmpq) -> float:
+    return int(number.p) / int(number.q)
+
+
 def _tensor(matrix: fmpq_mat) -> Tensor:
     """The nearest float64 matrix, as a batch of one."""
-    rows = [[int(q.p) / int(q.q) for q in row] for row in matrix.tolist()]
+    rows = [[nearest_float(q) for q in row] for row in matrix.tolist()]
     return torch.tensor([rows], dtype=torch.float64)

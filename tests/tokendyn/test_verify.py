@@ -14,8 +14,10 @@ import pytest
 
 from theory import hypotheses
 from theory.errors import InputError
+from theory.instance import Instance
 from theory.registry import statement, statements
-from tokendyn.probe import replay, search, sweep
+from tokendyn.moment import from_instance
+from tokendyn.probe import alarms, relative_gaps, replay, search, sweep
 from tokendyn.registry import entries, rows
 from tokendyn.verify import TRUE_STATEMENT, check_statement, trajectories, verify
 
@@ -132,6 +134,13 @@ def test_an_equality_case_claimed_strictly_is_not_called_true():
     claims = tuple(replace(c, relation=">") if c.name == "no token lags" else c for c in theorem.claims)
     found = sweep(replace(theorem, claims=claims), row, TRUE_STATEMENT, 700, seed=0)
     assert found.counterexample is not None or found.open_alarms > 0
+
+
+def test_a_float_result_that_is_not_a_number_raises_an_alarm():
+    """Scores of tokens near 1e200 overflow; the exact half must look at such a system."""
+    row, claim = rows()["L1"], statement("L1").claim("excess is non-negative")
+    moment = from_instance(Instance.of(score=[[1]], value=[[1]], tokens=[[1e200], [-1e200]]))
+    assert alarms(claim, relative_gaps(row, claim, moment)).all()
 
 
 def _variable(key: str) -> str:
