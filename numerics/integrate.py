@@ -15,9 +15,11 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from numerics.checks import check_tensor
 from numerics.errors import InputError
+from numerics.kernel import Kernel, flow, on_sphere
 from numerics.shapes import Counts, Path, Rows, Times, Tokens
-from numerics.system import AttentionSystem, batch_last, check_tensor, flow
+from numerics.system import AttentionSystem, batch_last
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -87,9 +89,8 @@ class Solution:
 class _Working:
     """The unfinished rows; every field has the batch as its last axis."""
 
+    kernel: Kernel
     row: Tensor  # index in the caller's batch
-    W: Tensor
-    V: Tensor
     x: Tensor
     velocity: Tensor
     t: Tensor
@@ -100,7 +101,9 @@ class _Working:
     steps: Tensor
 
     def keep(self, mask: Tensor) -> "_Working":
-        return _Working(*(getattr(self, field.name)[..., mask] for field in fields(self)))
+        tensors = [field.name for field in fields(self) if field.name != "kernel"]
+        kept = {name: getattr(self, name)[..., mask] for name in tensors}
+        return _Working(kernel=self.kernel.keep(mask), **kept)
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -119,23 +122,27 @@ def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
     return total
 
 
-def _dormand_prince(
-    x: Tensor, velocity: Tensor, h: Tensor, W: Tensor, V: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of size h: the new state, its velocity, and the error estimate."""
+def _dormand_prince(x: Tensor, velocity: Tensor, h: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of size h: the new state, its velocity, and the error estimate.
+
+    On the sphere the new state is projected (Hairer, Lubich & Wanner, Geometric Numerical Integration, IV.4):
+    where the sphere repels, as for V = −I, rounding would else grow like e^{2t}. Its velocity is that of the
+    state before, which differs by the local error.
+    """
     slopes, state = [velocity], x
     for weights in STAGES:
         state = x + h * _combine(weights, slopes)
-        slopes.append(flow(state, W, V))
+        slopes.append(flow(state, kernel))
+    state = on_sphere(state) if kernel.sphere else state
     return state, slopes[-1], h * _combine(ERROR, slopes)
 
 
-def _starting_step(x: Tensor, velocity: Tensor, W: Tensor, V: Tensor, rtol: float, atol: float) -> Tensor:
+def _starting_step(x: Tensor, velocity: Tensor, kernel: Kernel, rtol: float, atol: float) -> Tensor:
     """Hairer, Nørsett & Wanner I, II.4, "Starting step size" (a)–(f), order 5."""
     scale = atol + rtol * _norm(x)
     d0, d1 = _norm(x) / scale, _norm(velocity) / scale
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-    d2 = _norm(flow(x + h0 * velocity, W, V) - velocity) / scale / h0
+    d2 = _norm(flow(x + h0 * velocity, kernel) - velocity) / scale / h0
     largest = torch.maximum(d1, d2)
     h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), _power(0.01 / largest, 1 / 5))
     return torch.minimum(100 * h0, h1)
@@ -149,7 +156,7 @@ def _advance(w: _Working, times: Tensor, rtol: float, atol: float) -> Tensor:
     target = times[w.goal]
     lands = w.t + 1.01 * w.step >= target
     h = torch.where(lands, target - w.t, w.step)
-    x, velocity, error = _dormand_prince(w.x, w.velocity, h, w.W, w.V)
+    x, velocity, error = _dormand_prince(w.x, w.velocity, h, w.kernel)
     ratio = _norm(error) / (atol + rtol * torch.maximum(_norm(w.x), _norm(x)))
     ratio = torch.where(ratio.isfinite() & _norm(velocity).isfinite(), ratio, torch.inf)
     accepted = ratio <= 1
@@ -164,6 +171,14 @@ def _advance(w: _Working, times: Tensor, rtol: float, atol: float) -> Tensor:
     return accepted & lands
 
 
+def _check_sphere(x0: Tokens) -> None:
+    length = torch.linalg.vector_norm(x0, dim=-1)
+    rows = ((length - 1).abs() > 1e-9).logical_and(length.isfinite()).any(1).nonzero().flatten().tolist()
+    if rows:
+        fix = "torch.nn.functional.normalize(x0, dim=-1)"
+        raise InputError("x0", f"tokens off the unit sphere in rows {rows[:8]}", "unit tokens", fix)
+
+
 def _check(
     system: object, x0: Tokens, times: Times, rtol: float, atol: float, max_steps: int, escape: float
 ) -> None:
@@ -172,6 +187,8 @@ def _check(
             "system", type(system).__name__, "an AttentionSystem", "AttentionSystem(score, value)"
         )
     system.check_tokens(x0, "x0")
+    if system.sphere:
+        _check_sphere(x0)
     check_tensor("times", times, "times")
     if len(times) < 2 or not times.isfinite().all() or not (times.diff() > 0).all():
         expected = "at least two finite, strictly increasing times, the first being that of x0"
@@ -197,17 +214,18 @@ def integrate(
     max_steps: int = 100_000,
     escape: float = 1e100,
 ) -> Solution:
-    """Solve ẋ = V m(x) for every system from x0 (batch, n, d), sampled at ``times`` (x0 lives at times[0]).
+    """Solve ẋ = velocity(x) for every system from x0 (batch, n, d), sampled at ``times`` (x0 at times[0]).
 
     The error of a step is measured per system: its largest entry against atol + rtol · (largest entry of x),
     so a small token beside a huge one is resolved relative to the huge one. A row ends as ESCAPED as soon as
     the start or an accepted step has an entry above ``escape``, as STALLED after ``max_steps`` attempts.
-    No row's answer depends, to the last bit, on the other rows. Raises InputError for unusable arguments.
+    No row's answer depends, to the last bit, on the other rows. With ``sphere`` every accepted state is
+    normalised; x0 must be. Raises InputError for unusable arguments.
     """
     _check(system, x0, times, rtol, atol, max_steps, escape)
     times = times.to(x0.device)
-    x, W, V = batch_last(x0), batch_last(system.score), batch_last(system.value)
-    velocity = flow(x, W, V)
+    x, kernel = batch_last(x0), system.kernel(x0.shape[1])
+    velocity = flow(x, kernel)
     states = x0.new_full((len(x0), len(times), *x0.shape[1:]), torch.nan)
     outcome = torch.full_like(x0[:, 0, 0], Outcome.INVALID, dtype=torch.int64)
     steps, last_time = torch.zeros_like(outcome), times[0].repeat(len(x0))
@@ -216,11 +234,10 @@ def integrate(
     states[valid, 0] = x0[valid]
     outcome[valid] = Outcome.ESCAPED
     ones = torch.ones_like(last_time)
-    first_step = _starting_step(x, velocity, W, V, rtol, atol)
+    first_step = _starting_step(x, velocity, kernel, rtol, atol)
     w = _Working(
+        kernel=kernel,
         row=torch.arange(len(x0), device=x0.device),
-        W=W,
-        V=V,
         x=x,
         velocity=velocity,
         t=last_time,

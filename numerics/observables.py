@@ -8,7 +8,20 @@ import math
 import torch
 
 from numerics.errors import InputError
-from numerics.shapes import Flags, Forms, PerPair, PerProbe, PerToken, Probes, Rows, Scores, Tokens, Vectors
+from numerics.shapes import (
+    Flags,
+    Forms,
+    HeadScores,
+    PerHeadToken,
+    PerPair,
+    PerProbe,
+    PerToken,
+    Probes,
+    Rows,
+    Tokens,
+    Vectors,
+    Visible,
+)
 from numerics.system import AttentionSystem
 
 # Matrices
@@ -95,46 +108,55 @@ def pairwise_distance(x: Tokens) -> PerPair:
     return norms(_pair_differences(x))
 
 
-# Scores and attention
+# Scores and attention. With a bias the scores include it. Under a causal mask, or a bias of −inf, maxima and
+# means run over the keys that a token sees, and L1 and L2 hold with their number for n. Systems with heads
+# give one number per head and token.
 
 
-def attended_score(system: AttentionSystem, x: Tokens) -> PerToken:
+def _visible_mean(values: HeadScores, visible: Visible) -> PerHeadToken:
+    return torch.where(visible, values, 0.0).sum(-1) / visible.sum(-1)
+
+
+def attended_score(system: AttentionSystem, x: Tokens) -> PerHeadToken:
     """e_i = Σ_j P_ij s_ij (L1, L2, L4)."""
-    return (system.attention(x) * system.scores(x)).sum(-1)
+    weighted = system.attention(x) * system.scores(x)
+    return torch.where(system.visible(x.shape[1]), weighted, 0.0).sum(-1)
 
 
-def mean_score(system: AttentionSystem, x: Tokens) -> PerToken:
-    """(1/n) Σ_j s_ij (L1)."""
-    return system.scores(x).mean(-1)
+def mean_score(system: AttentionSystem, x: Tokens) -> PerHeadToken:
+    """(1/n) Σ_j s_ij (L1), over the n keys that token i sees."""
+    return _visible_mean(system.scores(x), system.visible(x.shape[1]))
 
 
-def max_score(system: AttentionSystem, x: Tokens) -> PerToken:
-    """max_j s_ij (L2)."""
-    return system.scores(x).amax(-1)
+def max_score(system: AttentionSystem, x: Tokens) -> PerHeadToken:
+    """max_j s_ij (L2), over the keys that token i sees."""
+    return torch.where(system.visible(x.shape[1]), system.scores(x), -torch.inf).amax(-1)
 
 
-def self_score(system: AttentionSystem, x: Tokens) -> PerToken:
+def self_score(system: AttentionSystem, x: Tokens) -> PerHeadToken:
     """s_ii = x_iᵀ W x_i (T4)."""
-    return system.scores(x).diagonal(dim1=1, dim2=2)
+    return system.scores(x).diagonal(dim1=-2, dim2=-1)
 
 
-def score_entropy(attention: Scores) -> PerToken:
+def score_entropy(attention: HeadScores) -> PerHeadToken:
     """Entropy −Σ_j P_ij log P_ij of attention rows, in nats, with 0 log 0 = 0 (L2)."""
     return torch.special.entr(attention).sum(-1)
 
 
-def kl_to_uniform(attention: Scores) -> PerToken:
-    """KL(P_i ‖ U) = log n − H(P_i) ≥ 0, in nats (L1)."""
-    return (math.log(attention.shape[-1]) - score_entropy(attention)).clamp(min=0)
+def kl_to_uniform(attention: HeadScores, visible: Visible | None = None) -> PerHeadToken:
+    """KL(P_i ‖ U) = log n − H(P_i) ≥ 0, in nats (L1); U is uniform on all keys, or on the visible ones."""
+    log_n = math.log(attention.shape[-1]) if visible is None else visible.sum(-1).double().log()
+    return (log_n - score_entropy(attention)).clamp(min=0)
 
 
-def kl_from_uniform(scores: Scores) -> PerToken:
-    """KL(U ‖ P_i) = logsumexp_j(s_ij) − mean_j(s_ij) − log n ≥ 0, in nats (L1).
+def kl_from_uniform(scores: HeadScores, visible: Visible | None = None) -> PerHeadToken:
+    """KL(U ‖ P_i) = logsumexp_j(s_ij) − mean_j(s_ij) − log n ≥ 0, in nats (L1), over all or the visible keys.
 
     From the scores, because it stays finite where entries of P underflow to 0.
     """
-    excess = scores - scores.amax(-1, keepdim=True)
-    return (excess.exp().mean(-1).log() - excess.mean(-1)).clamp(min=0)
+    visible = torch.ones_like(scores, dtype=torch.bool) if visible is None else visible
+    excess = scores - torch.where(visible, scores, -torch.inf).amax(-1, keepdim=True)
+    return (_visible_mean(excess.exp(), visible).log() - _visible_mean(excess, visible)).clamp(min=0)
 
 
 def free_energy_gap(n: int) -> float:
@@ -153,31 +175,53 @@ def free_energy_gap(n: int) -> float:
     return w
 
 
-# Potentials
+# Potentials. They need one φ shared by all tokens: a plain system, on the sphere or not.
+
+
+def _check_plain(system: AttentionSystem) -> None:
+    switches = {
+        "heads": system.has_heads,
+        "a causal mask": system.causal,
+        "positions": system.positions is not None,
+        "a bias": system.bias is not None,
+        "rotary encoding": system.rotary is not None,
+    }
+    on = [name for name, given in switches.items() if given]
+    if on:
+        expected = "one head without mask, encoding or bias, where all tokens share one potential"
+        raise InputError("system", "a system with " + ", ".join(on), expected, "drop these switches")
 
 
 def potential(system: AttentionSystem, y: Probes, x: Tokens) -> PerProbe:
-    """φ(y) = logsumexp_k(yᵀ W x_k) at probes y (batch, q, d) (L3)."""
+    """φ(y) = logsumexp_k(yᵀ W x_k) at probes y (batch, q, d) (L3).
+
+    InputError, as for all potentials, with heads, a mask, an encoding or a bias.
+    """
+    _check_plain(system)
     return torch.logsumexp(y @ system.score @ x.mT, -1)
 
 
 def potential_gradient(system: AttentionSystem, y: Probes, x: Tokens) -> Probes:
     """∇φ(y) = W Σ_k P_k(y) x_k (L3); at y = x_i it is W m_i."""
+    _check_plain(system)
     return torch.softmax(y @ system.score @ x.mT, -1) @ x @ system.score.mT
 
 
 def log_partition_total(system: AttentionSystem, x: Tokens) -> Rows:
     """log F, finite where F itself overflows."""
+    _check_plain(system)
     return system.scores(x).flatten(1).logsumexp(1)
 
 
 def partition_total(system: AttentionSystem, x: Tokens) -> Rows:
     """F = Σ_ij exp(s_ij) (T5)."""
+    _check_plain(system)
     return system.scores(x).exp().sum((1, 2))
 
 
 def partition_total_rate(system: AttentionSystem, x: Tokens) -> Rows:
     """Ḟ = Σ_ij exp(s_ij) (ẋ_iᵀ W x_j + x_iᵀ W ẋ_j) along the flow, for W of any symmetry (T5)."""
+    _check_plain(system)
     velocity = system.velocity(x)
     score_rate = velocity @ system.score @ x.mT + x @ system.score @ velocity.mT
     return (system.scores(x).exp() * score_rate).sum((1, 2))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from numerics import AttentionSystem, InputError, Outcome, integrate
+from numerics.encodings import alibi_bias, rotary_turns, turns_from_matrix
 from numerics.families import random_form, random_tokens, random_value_with_left_eigenvector
 from numerics.observables import hyperplane, norms
 
@@ -145,6 +146,170 @@ def test_more_output_times_change_the_answer_within_tolerance_only():
     assert (many.last_time == 3.5).all()
     shifted = integrate(system, start, times(0.0, 1.5))
     close(shifted.states, few.states, 1e-6)
+
+
+# Switches
+
+
+def variant(name, batch, n, d, seed):
+    """A random system of the named variant with tokens of ordinary size."""
+    q, k, V, p, x = (gaussian(batch, d if m < 3 else n, d, seed=seed + m) for m in range(5))
+    heads = gaussian(3, batch, 2, d, d, seed=seed + 5)
+    slopes = gaussian(batch, seed=seed + 6).abs()
+    switches = {
+        "causal": {"causal": True},
+        "encoded scores": {"positions": p},
+        "encoded scores and values": {"positions": p, "positions_in": "scores and values"},
+        "bias": {"bias": alibi_bias(n, slopes)},
+        "rotary": {"turns": rotary_turns(n + 2, d, d_rot=2)},
+        "rotated values": {"turns": turns_from_matrix(torch.matrix_exp(q - q.mT), n), "rotated_values": True},
+        "heads": {},
+        "all": {
+            "causal": True,
+            "positions": p,
+            "bias": alibi_bias(n, gaussian(batch, 2, seed=seed + 6).abs()),
+            "turns": rotary_turns(n, d, d_rot=2),
+        },
+        "sphere": {"sphere": True},
+        "all on the sphere": {
+            "sphere": True,
+            "causal": True,
+            "positions": p,
+            "positions_in": "scores and values",
+            "bias": alibi_bias(n, slopes),
+            "turns": turns_from_matrix(torch.matrix_exp(q - q.mT), n),
+            "rotated_values": True,
+        },
+    }[name]
+    weights = heads if name == "heads" or name.startswith("all") else (q, k, V)
+    x = torch.nn.functional.normalize(x, dim=-1) if "sphere" in switches else x
+    return AttentionSystem.from_projections(*weights, **switches), x
+
+
+VARIANTS = [
+    "causal",
+    "encoded scores",
+    "encoded scores and values",
+    "bias",
+    "rotary",
+    "rotated values",
+    "heads",
+    "all",
+    "sphere",
+    "all on the sphere",
+]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_switch_agrees_with_scipy(name):
+    """As above; the velocity itself is tested against its definition in test_system."""
+    t = times(0.0, 0.4, 1.0)
+    for seed in (100, 200):
+        system, start = variant(name, 1, 4, 3, seed)
+        solution = integrate(system, start, t, rtol=1e-10, atol=1e-12)
+        reference = solve_ivp(
+            lambda _, y, system=system: system.velocity(f64(y).view(1, 4, 3)).flatten().numpy(),
+            (0, 1.0),
+            start.flatten().numpy(),
+            method="DOP853",
+            t_eval=t,
+            rtol=1e-12,
+            atol=1e-14,
+        )
+        expected = torch.from_numpy(reference.y.T.copy()).view(1, 3, 4, 3)
+        error = (solution.states - expected).abs().max() / (1 + expected.abs().max())
+        assert error < 1e-7
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_no_switch_lets_batch_mates_interfere(name):
+    system, x = variant(name, 13, 4, 3, 300)
+    system.value[3] *= 20  # ends early or late
+    system.score[5] = torch.nan
+    if not system.sphere:
+        x[8] *= 50
+    options = {"times": times(0, 0.3, 1, 2), "max_steps": 120, "escape": 1e12}
+    together = integrate(system, x, **options)
+    assert {"REACHED", "INVALID"} <= set(outcomes(together))
+    for rows in ([0], [3, 12], [8, 5, 1], list(range(12, 0, -1))):
+        alone = integrate(system.rows(rows), x[rows], **options)
+        for field in ("states", "outcome", "steps", "last_time"):
+            expected, actual = getattr(together, field)[rows], getattr(alone, field)
+            assert torch.equal(actual.nan_to_num(9e99), expected.nan_to_num(9e99)), (rows, field)
+
+
+def test_the_first_token_of_a_causal_system_follows_the_linear_flow():
+    """T14c with heads: x_1(t) = exp(t Σ_h V_h) x_1(0), whatever the rest."""
+    W, V = gaussian(2, 4, 2, 3, 3, seed=61)
+    start, t = gaussian(4, 3, 3, seed=62), times(0, 0.5, 1)
+    solution = integrate(AttentionSystem(W, V, causal=True), start, t)
+    exact = torch.matrix_exp(V.sum(1)[:, None] * t[:, None, None]) @ start[:, None, 0, :, None]
+    close(solution.states[:, :, 0], exact[..., 0], 2e-6)
+
+
+def test_tokens_encoded_in_scores_and_values_do_not_collapse():
+    """T12: x + p obeys the plain system, here a convergent one, so x_i → −p_i."""
+    g = torch.Generator().manual_seed(63)
+    W, A = random_form(3, 2, positive=2, generator=g), random_form(3, 2, positive=0, generator=g)
+    plain, p, start = (
+        AttentionSystem.from_response(W, A),
+        gaussian(3, 4, 2, seed=64),
+        gaussian(3, 4, 2, seed=65),
+    )
+    t = times(0, 1, 300)
+    encoded = AttentionSystem(W, plain.value, positions=p, positions_in="scores and values")
+    states = integrate(encoded, start, t).states
+    close(states + p[:, None], integrate(plain, start + p, t).states, 1e-5)
+    left = norms(states[:, -1] + p).amax(-1) / norms(start + p).amax(-1)
+    assert (left < 0.3).all()  # like t^{−1/2}, far from the 0 that x itself would tend to
+
+
+def test_rotated_values_change_the_frame_only():
+    """T13 in the plane, where rotations commute with Q, K, V = a + b·J: R_i x_i obeys the plain system."""
+    J = times(0, -1, 1, 0).view(2, 2)
+    q, k, V = (a * torch.eye(2).double() + b * J for a, b in gaussian(3, 2, 5, 1, 1, seed=66))
+    turns, start, t = rotary_turns(4, 2), gaussian(5, 4, 2, seed=67), times(0, 1)
+    system = AttentionSystem.from_projections(q, k, V, turns=turns, rotated_values=True)
+    states = integrate(system, start, t).states
+    turned = integrate(
+        AttentionSystem.from_projections(q, k, V), torch.einsum("nac,bnc->bna", turns, start), t
+    )
+    close(torch.einsum("nac,btnc->btna", turns, states), turned.states, 1e-5)
+
+
+# The sphere
+
+
+def test_tokens_stay_on_the_sphere_even_where_it_repels():
+    """V = −I pushes a lone token off any sphere but its own: ẋ = (‖x‖² − 1) x doubles an error every 0.35."""
+    V = torch.cat([-torch.eye(3).double()[None], gaussian(5, 3, 3, seed=71)])
+    start = torch.nn.functional.normalize(gaussian(6, 4, 3, seed=72), dim=-1)
+    solution = integrate(AttentionSystem(gaussian(6, 3, 3, seed=73), V, sphere=True), start, times(0, 1, 50))
+    assert outcomes(solution) == ["REACHED"] * 6
+    assert ((norms(solution.states.flatten(0, 1)) - 1).abs() < 1e-14).all()
+
+
+def test_two_tokens_on_a_circle():
+    """W = 0, V = I, angle θ between two tokens: θ' = −sin θ, so tan(θ/2) = tan(θ_0/2) e^{−t}."""
+    angle = times(0.3, 1.5, 3.0)
+    start = torch.stack([torch.stack([angle.cos(), angle.sin()], 1), f64([[1.0, 0.0]] * 3)], 1)
+    zero = torch.zeros(3, 2, 2).double()
+    system = AttentionSystem(zero, zero + torch.eye(2).double(), sphere=True)
+    end = integrate(system, start, times(0, 2)).states[:, 1]
+    left = torch.acos((end[:, 0] * end[:, 1]).sum(-1))
+    close(left, 2 * torch.atan((angle / 2).tan() * math.exp(-2)), 1e-6)
+
+
+def test_sphere_starts_on_the_sphere():
+    one = torch.eye(2).double().expand(4, 2, 2)
+    start = torch.nn.functional.normalize(gaussian(4, 4, 2, seed=74), dim=-1)
+    start[3, 1] = torch.inf
+    start[1, 2], start[2, 0] = start[1, 2] * 1.001, torch.nan
+    system = AttentionSystem(one, one, sphere=True)
+    with pytest.raises(InputError, match=r"x0: got tokens off the unit sphere in rows \[1\].*normalize"):
+        integrate(system, start, times(0, 1))
+    start[1, 2] /= 1.001
+    assert outcomes(integrate(system, start, times(0, 1))) == ["REACHED", "REACHED", "INVALID", "INVALID"]
 
 
 # Outcomes

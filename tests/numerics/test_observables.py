@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy.linalg import eigh
 from scipy.special import lambertw
 
-from numerics import AttentionSystem, InputError
+from numerics import AttentionSystem, InputError, Rotary
 from numerics import observables as ob
+from numerics.encodings import rotary_turns
 from numerics.families import random_form, random_tokens
 
 f64 = partial(torch.tensor, dtype=torch.float64)
@@ -73,6 +74,80 @@ def test_response_identities(seed, n, d):
     close(ob.token_energy_rate(x, v, A), ob.attended_score(system, x), 1e-10)
     assert (ob.pairwise_form_rate(x, v, A) >= -1e-11).all()
     close(ob.potential_gradient(system, x, x), system.attended_mean(x) @ W.mT, 1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32), st.integers(1, 6), st.sampled_from([None, 2]), st.sampled_from([0.3, 1.0, 20.0])
+)
+def test_lemmas_over_the_visible_keys(seed, n, heads, scale):
+    """L1 and L2 under a causal mask and a bias that hides more, with the number of visible keys for n."""
+    g = torch.Generator().manual_seed(seed)
+    W, V = torch.randn(2, 2, *([heads] if heads else []), 3, 3, generator=g, dtype=torch.float64)
+    bias = torch.randn(2, n, n, generator=g, dtype=torch.float64)
+    bias = torch.where((torch.rand(2, n, n, generator=g) < 0.4).tril(-1), -torch.inf, bias)
+    x = random_tokens(2, n, 3, scale, g)
+    for system in (AttentionSystem(W, V, causal=True), AttentionSystem(W, V, causal=True, bias=bias)):
+        s, P, e = system.scores(x), system.attention(x), ob.attended_score(system, x)
+        visible = system.visible(n).expand_as(s)
+        assert (visible.sum(-1) <= torch.arange(1, n + 1)).all()
+        size = 1 + s.where(visible, 0.0).abs().amax(-1)
+        to, back = ob.kl_to_uniform(P, visible), ob.kl_from_uniform(s, visible)
+        assert ((e - ob.mean_score(system, x) - to - back).abs() <= 1e-13 * size).all()
+        free_energy = s.where(visible, -torch.inf).logsumexp(-1)
+        assert ((e - free_energy + ob.score_entropy(P)).abs() <= 1e-13 * size).all()
+        kappa = f64([ob.free_energy_gap(i) for i in range(1, n + 1)])  # at most i visible keys
+        assert (e >= ob.max_score(system, x) - kappa - 1e-13 * size).all()
+        assert (ob.max_score(system, x) <= free_energy + 1e-13 * size).all()
+        assert torch.equal(ob.self_score(system, x), s.diagonal(dim1=-2, dim2=-1))
+
+
+def test_visible_keys_of_a_causal_system_by_hand():
+    """d = 1, W = 1, tokens 1, 2, 3: row i has scores i·j for j ≤ i."""
+    one = torch.ones(1, 1, 1).double()
+    system, x = AttentionSystem(one, one, causal=True), f64([[[1.0], [2.0], [3.0]]])
+    assert ob.mean_score(system, x).tolist() == [[1, 3, 6]]
+    assert ob.max_score(system, x).tolist() == [[1, 4, 9]]
+    assert ob.attended_score(system, x)[0, 0] == 1
+    assert system.scores(x)[0, 0].tolist() == [1, 2, 3]
+    hidden = torch.zeros(1, 3, 3).double()
+    hidden[0, 2, 1] = -torch.inf
+    assert ob.mean_score(AttentionSystem(one, one, causal=True, bias=hidden), x).tolist() == [[1, 3, 6]]
+    hidden[0, 2, 2] = -torch.inf
+    assert ob.max_score(AttentionSystem(one, one, bias=hidden), x).tolist() == [[3, 6, 3]]
+
+
+@pytest.mark.parametrize(
+    ("switches", "message"),
+    [
+        ({"causal": True}, "a causal mask"),
+        ({"positions": torch.zeros(1, 3, 2).double()}, "positions"),
+        ({"bias": torch.zeros(1, 3, 3).double(), "causal": True}, "a causal mask, a bias"),
+        (
+            {"rotary": Rotary(*torch.eye(2).double().expand(2, 1, 2, 2), rotary_turns(3, 2))},
+            "rotary encoding",
+        ),
+        ({"heads": True}, "heads"),
+    ],
+)
+def test_potentials_need_a_plain_system(switches, message):
+    eye, x = torch.eye(2).double()[None], torch.ones(1, 3, 2).double()
+    eye = eye[None] if switches.pop("heads", False) else eye
+    system = AttentionSystem(eye, eye, **switches)
+    for call in (ob.log_partition_total, ob.partition_total, ob.partition_total_rate):
+        with pytest.raises(InputError, match=f"system: got a system with {message}; expected one head"):
+            call(system, x)
+    for call in (ob.potential, ob.potential_gradient):
+        with pytest.raises(InputError, match=message):
+            call(system, x, x)
+
+
+def test_partition_rate_on_the_sphere():
+    """W = V symmetric: the sphere's flow is a gradient flow of F, which therefore increases."""
+    g = torch.Generator().manual_seed(6)
+    W = random_form(5, 3, positive=torch.arange(5) % 4, generator=g)
+    x = torch.nn.functional.normalize(random_tokens(5, 4, 3, 1.0, g), dim=-1)
+    assert (ob.partition_total_rate(AttentionSystem(W, W, sphere=True), x) > 0).all()
 
 
 def test_rates_are_derivatives_along_the_flow():
