@@ -1,0 +1,1 @@
+"""Measurements quoted in the documentation; each module prints its table."""
