@@ -34,6 +34,7 @@ def _show(piece: str) -> str:
     return "".join(chr(ord(c) - HIDDEN) if ord(c) >= HIDDEN else c for c in piece)
 
 
+@cache
 def one_line(formula: str) -> str:
     """LaTeX mathematics on one line of Unicode."""
     grammar, text = _contexts()
@@ -62,11 +63,11 @@ SCRIPTS = rf"(?:[{RAISED}]|_\{{[^}}]*\}}|[_^][^{{(])"
 def _spaced(line: str) -> str:
     """Spaces around relations, binary signs and words; brackets around fractions inside products."""
     line = line.replace(" ", "").replace("-", "−").replace("¬→", "↛")
-    line = re.sub(r"([=≥≤<>≻≺≽≠→↛∈⟹⟺])", r" \1 ", line)
+    line = re.sub(r"([=≥≤<>≻≺≽≼≠→↛∈⟹⟺])", r" \1 ", line)
     line = re.sub(r"([,:;])", r"\1 ", line)
     line = re.sub(rf"{SOFT}(?:{SCRIPTS}|{SOFT})+", lambda match: match[0].replace(SOFT, "") + SOFT, line)
     line = re.sub(f"{OPEN}([^{OPEN}{CLOSE}]*){CLOSE}", _fraction, line)
-    line = re.sub(rf"(?<=[\w)\]}}‖|∞…\u0307{RAISED}{FINISHED}]){SOFT}?([+−±])", r" \1 ", line)
+    line = re.sub(rf"(?<=[\w)\]}}‖|∞…*\u0305\u0307{RAISED}{FINISHED}]){SOFT}?([+−±])", r" \1 ", line)
     line = re.sub(rf"((?:[A-Za-z]{{2,}}|_\w)[{RAISED}]*){SOFT}(?=\()", r"\1", line)
     line = re.sub(rf"(?:^|(?<=[(\[{{−|/ ])){SOFT}|{SOFT}(?=[)\]}},:;/ ]|$)", "", line)
     return re.sub(f"{SOFT}+", " ", line)

@@ -1,20 +1,24 @@
-"""Every statement reads in three formats, and no kind of evidence is shown as another."""
+"""Every statement reads in four formats, and no kind of evidence is shown as another."""
 
 import re
 import shutil
 import subprocess
 import unicodedata
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from latex2mathml.converter import convert
 from latex2mathml.exceptions import ExtraLeftOrMissingRightError
 from pylatexenc.latexwalker import LatexMathNode, LatexWalker, LatexWalkerParseError
 
+from tests.pages import Page, outside_formulas
+from tests.pages import words as plain_words
 from theory.derivation import ARGUED, CITED, EARLIER, EXACT, HYPOTHESIS, INTERVAL, SYMBOLIC
 from theory.errors import InputError
 from theory.registry import statement, statements
-from theory.render import SHORT, evidence_summary, render
+from theory.render import SHORT, STANDING, evidence_summary, render
+from theory.system import Setting
 
 ALL = pytest.mark.parametrize("theorem", statements().values(), ids=statements().keys())
 FORMATS = pytest.mark.parametrize("format", ["text", "markdown", "latex"])
@@ -22,10 +26,21 @@ COMPUTED = (SYMBOLIC, EXACT, INTERVAL)
 NOT_COMPUTED = (EARLIER, HYPOTHESIS, CITED, ARGUED)
 
 
+@cache
+def rendered(identifier: str, format: str) -> str:
+    return render(statement(identifier), format)
+
+
+@cache
+def page_of(identifier: str) -> Page:
+    return Page(rendered(identifier, "html"))
+
+
 def words(text: str) -> str:
     """The plain words and numbers of a rendered text: without line breaks, markup, accents and macros."""
     text = re.sub(r"\{?\\[\"'`^~]\{?([a-zA-Z])\}*", r"\1", text)
-    text = unicodedata.normalize("NFD", re.sub(r"\\[a-zA-Z]+", " ", text)).replace("\u0308", "")
+    text = unicodedata.normalize("NFD", re.sub(r"\\[a-zA-Z]+", " ", text))
+    text = "".join(letter for letter in text if not unicodedata.combining(letter))
     return " ".join(re.findall(r"[A-Za-z0-9]+", text))
 
 
@@ -68,8 +83,7 @@ def convert_all(document: str) -> int:
 @ALL
 @FORMATS
 def test_everything_stated_is_shown(theorem, format):
-    rendered = render(theorem, format)
-    shown = words(rendered)
+    shown = words(rendered(theorem.id, format))
     for part in (theorem.id, theorem.kind, theorem.title, theorem.source.split("$")[0]):
         assert words(part) in shown
     for hypothesis in theorem.hypotheses:
@@ -85,13 +99,13 @@ def test_everything_stated_is_shown(theorem, format):
 @FORMATS
 def test_every_step_has_its_number_and_its_own_label(theorem, format):
     expected = [words(step.evidence.label) for step in theorem.steps]
-    assert badges(render(theorem, format)) == expected
+    assert badges(rendered(theorem.id, format)) == expected
 
 
 @ALL
 @FORMATS
 def test_what_is_not_computed_never_looks_computed(theorem, format):
-    for step, badge in zip(theorem.steps, badges(render(theorem, format)), strict=True):
+    for step, badge in zip(theorem.steps, badges(rendered(theorem.id, format)), strict=True):
         kinds = {kind for kind in SHORT if badge.startswith(words(kind))}
         assert kinds == {step.evidence.kind}
         if step.evidence.kind in NOT_COMPUTED:
@@ -103,7 +117,7 @@ def test_the_summary_counts_every_step(theorem):
     summary = evidence_summary(theorem)
     assert sum(summary.values()) == len(theorem.steps)
     for short, count in summary.items():
-        assert words(f"{count} {short}") in words(render(theorem, "text"))
+        assert words(f"{count} {short}") in words(rendered(theorem.id, "text"))
 
 
 def test_the_summary_names_each_kind():
@@ -115,16 +129,16 @@ def test_the_summary_names_each_kind():
 @ALL
 @pytest.mark.parametrize("format", ["markdown", "latex"])
 def test_formulas_are_well_formed(theorem, format):
-    document = render(theorem, format)
+    document = rendered(theorem.id, format)
     displayed = document.count("$$") // 2 if format == "markdown" else document.count(r"\[") - 1
     assert displayed == len(theorem.steps)
     assert convert_all(document) >= len(theorem.steps) + len(theorem.claims) + len(theorem.hypotheses)
 
 
-@ALL
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_compiles_within_its_margins(theorem, tmp_path):
-    (tmp_path / "statement.tex").write_text(render(theorem, "latex"), encoding="utf-8")
+def test_latex_compiles_within_its_margins(tmp_path):
+    """One statement; tests/tokendyn/test_book.py compiles all of them."""
+    (tmp_path / "statement.tex").write_text(render(statement("T7"), "latex"), encoding="utf-8")
     command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "statement.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     log = (tmp_path / "statement.log").read_text(encoding="utf-8", errors="replace")
@@ -175,9 +189,9 @@ def test_a_macro_without_a_one_line_form_is_an_error():
 
 @ALL
 def test_text_is_plain_and_narrow(theorem):
-    rendered = render(theorem, "text")
-    assert not re.search("[\\\\$\ue000-\uf8ff\U000f0000-\U0010ffff]", rendered)
-    assert max(map(len, rendered.splitlines())) <= 100
+    text = rendered(theorem.id, "text")
+    assert not re.search("[\\\\$\ue000-\uf8ff\U000f0000-\U0010ffff]", text)
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_text_cannot_break_the_document():
@@ -188,7 +202,7 @@ def test_text_cannot_break_the_document():
 
 
 def test_derivatives_are_ordinary_and_transposes_uniform():
-    document = "".join(render(theorem, "latex") for theorem in statements().values())
+    document = "".join(rendered(theorem.id, "latex") for theorem in statements().values())
     assert r"\frac{d}{d t}\left(" in document
     assert r"\partial" not in document
     assert "^{T}" not in document
@@ -196,6 +210,88 @@ def test_derivatives_are_ordinary_and_transposes_uniform():
 
 def test_unknown_format():
     with pytest.raises(
-        InputError, match=r"^format: got 'html'; expected one of text, markdown, latex\. Fix: "
+        InputError,
+        match=r"^format: got 'markdwon'; expected one of text, markdown, latex, html\. "
+        r"Fix: did you mean markdown\?$",
     ):
-        render(statement("L1"), "html")
+        render(statement("L1"), "markdwon")
+    with pytest.raises(InputError, match="Fix: ask for one of these formats"):
+        render(statement("L1"), "pdf")
+
+
+def html_steps(page: Page, theorem) -> list[str]:
+    return [page.parts[f"{theorem.id}-{number}"] for number in range(1, len(theorem.steps) + 1)]
+
+
+@ALL
+def test_html_shows_everything_stated(theorem):
+    page = page_of(theorem.id)
+    article = plain_words(page.parts[theorem.id])
+    said = [theorem.title, theorem.statement, theorem.remark, theorem.source]
+    said += [h.key for h in theorem.hypotheses] + [claim.name for claim in theorem.claims]
+    for sentence in said:
+        for part in outside_formulas(sentence):
+            assert part in article
+    for step, shown in zip(theorem.steps, html_steps(page, theorem), strict=True):
+        for part in outside_formulas(step.because):
+            assert part in plain_words(shown)
+
+
+@ALL
+def test_html_gives_every_step_its_own_evidence(theorem):
+    for number, (step, shown) in enumerate(
+        zip(theorem.steps, html_steps(page_of(theorem.id), theorem), strict=True), start=1
+    ):
+        assert f"Step {number}: {SHORT[step.evidence.kind]}\n" in shown
+        assert plain_words(step.evidence.label) in plain_words(shown)
+        if step.evidence.kind in NOT_COMPUTED:
+            assert not any(plain_words(kind) in plain_words(shown) for kind in COMPUTED)
+
+
+@ALL
+def test_html_formulas_are_mathml(theorem):
+    page = page_of(theorem.id)
+    displayed = [math for math in page.formulas if math.get("display") == "block"]
+    assert len(displayed) >= len(theorem.steps) + len(theorem.claims) + len(theorem.hypotheses)
+    assert not set("\\$") & set(page.text)
+
+
+@ALL
+def test_html_stands_alone(theorem):
+    page = page_of(theorem.id)
+    assert not page.resources
+    assert {target.removeprefix("#") for _, target in page.links} <= page.parts.keys()
+    for number, step in enumerate(theorem.steps, start=1):
+        used = {f"#{theorem.id}-{used}" for used in getattr(step.evidence, "uses", ())}
+        assert page.links_in(f"{theorem.id}-{number}") == used
+
+
+def test_html_takes_hostile_words_as_words():
+    hostile = replace(statement("L1"), title="<script>alert(1)</script> & </title>", source='"><b>')
+    page = Page(render(hostile, "html"))
+    assert "<script>alert(1)</script> & </title>" in page.parts["L1"]
+    assert '"><b>' in page.parts["L1"]
+
+
+def test_punctuation_stays_with_its_formula():
+    said = replace(statement("L1"), statement="With $a$, $b=c$-sums ($d$) and $e$ see L2.")
+    shown = render(said, "html")
+    for letter, mark in ((r"<mi>a</mi>", ","), (r"<mi>c</mi>", "-"), (r"<mi>d</mi>", ")")):
+        assert f"{letter}</math>{mark}</span>" in shown
+    assert "<mi>e</mi></math> see L2." in shown
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex", "html"])
+def test_what_is_not_proved_says_so_first(format):
+    for kind, note in STANDING.items():
+        shown = render(replace(statement("L1"), kind=kind), format)
+        assert note in shown
+        assert shown.index(note) < shown.index("score is at least")
+    assert not any(note in render(statement("L1"), format) for note in STANDING.values())
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex", "html"])
+def test_the_variant_of_the_system_is_named(format):
+    masked = replace(statement("L1"), setting=Setting(causal=True, heads=2))
+    assert f"System: {masked.setting.describe()}." in render(masked, format)
+    assert "System:" not in render(statement("L1"), format)
