@@ -10,7 +10,22 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from sympy import Basic, Derivative, Dummy, Eq, Expr, Ge, Gt, Integer, MatrixExpr, Symbol, simplify, true
+from sympy import (
+    Basic,
+    Derivative,
+    Dummy,
+    Eq,
+    Expr,
+    Ge,
+    Gt,
+    Integer,
+    MatrixExpr,
+    Symbol,
+    exp,
+    simplify,
+    sympify,
+    true,
+)
 from sympy.core.relational import Relational
 
 from theory import notation
@@ -171,9 +186,15 @@ class Equality(Evidence):
         return Eq(self.left, self.right, evaluate=False)
 
     def check(self, context: Context) -> None:
-        difference = simplify(self.left.doit() - self.right.doit())  # type: ignore[operator]
-        if difference != 0 and getattr(difference, "is_zero_matrix", None) is not True:
-            raise DerivationError(f"{self.claim()} leaves {difference}")
+        difference = self.left.doit() - self.right.doit()  # type: ignore[operator]
+        if not _vanishes(rest := simplify(difference)):
+            rest = simplify(sympify(difference).rewrite(exp))  # hyperbolic functions cancel as exponentials
+        if not _vanishes(rest):
+            raise DerivationError(f"{self.claim()} leaves {rest}")
+
+
+def _vanishes(expression) -> bool:
+    return expression == 0 or getattr(expression, "is_zero_matrix", None) is True
 
 
 @dataclass(frozen=True)
@@ -238,11 +259,11 @@ class Certified(Evidence):
 
 @dataclass(frozen=True)
 class Satisfies(Evidence):
-    """A named rational system meets hypotheses, each decided exactly."""
+    """What is decided exactly, as a rule that a named rational system meets hypotheses."""
 
     text: str
     decide: Callable[[], Sequence[Verdict]]
-    kind = EXACT
+    kind: str = field(default=EXACT, kw_only=True)
 
     def claim(self) -> str:
         return self.text

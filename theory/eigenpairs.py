@@ -165,8 +165,14 @@ def _positive_roots(matrix: fmpq_mat) -> list[fmpq]:
 def eigenvalues(matrix: fmpq_mat) -> list[acb]:
     """All eigenvalues as balls (multiple ones share a ball), NaN where none are found; small d only."""
     with ctx.workprec(PRECISION):
+        return ball_eigenvalues(acb_mat(matrix))
+
+
+def ball_eigenvalues(matrix: acb_mat) -> list[acb]:
+    """The same for a matrix of balls: they contain the eigenvalues of every matrix within."""
+    with ctx.workprec(PRECISION):
         try:
-            return acb_mat(matrix).eig(multiple=True, maxiter=1000)
+            return matrix.eig(multiple=True, maxiter=1000)
         except ValueError:  # FLINT cannot isolate the eigenvalues, e.g. of a nilpotent matrix
             return [acb(arb.nan(), arb.nan())] * matrix.nrows()
 

@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flint import arb, ctx, fmpq, fmpq_mat
+from flint import acb_mat, arb, ctx, fmpq, fmpq_mat
 from sympy import Expr, Symbol
 
 from theory import notation
 from theory.definiteness import inertia, positive_definite
-from theory.eigenpairs import eigenvalues, pencil_minimum
+from theory.eigenpairs import ball_eigenvalues, eigenvalues, pencil_minimum
 from theory.enclosure import PRECISION, enclose
 from theory.errors import InputError
 from theory.instance import Instance
+from theory.profile import profile_decay, profile_size
 from theory.system import ExplicitSystem, explicit_system
 from theory.weights import identity, symmetric_part
 
@@ -25,18 +26,83 @@ def _response_sign(instance: Instance) -> int | arb:
     return orientation(instance.response) if instance.has_response else arb.nan()
 
 
-def _pencil(instance: Instance) -> arb:
+def _metric(instance: Instance) -> fmpq_mat | None:
+    """σA_s, or None where that is not positive definite."""
     if not instance.has_response:
-        return arb.nan()
+        return None
     metric = symmetric_part(instance.response) * orientation(instance.response)
+    return metric if positive_definite(metric).holds else None
+
+
+def _pencil(instance: Instance) -> arb:
+    """λ of (W_s, σA_s), of (W_s + c_2 W_{2,s}, σA_s) with a second head."""
+    metric, second = _metric(instance), instance.number("coefficient")
+    if metric is None:
+        return arb.nan()
+    heads = instance.head_forms
+    form = instance.form if second is None or len(heads) == 1 else instance.form + heads[1] * second
+    return pencil_minimum(symmetric_part(form), metric)
+
+
+def _gain(instance: Instance) -> arb:
+    metric = _metric(instance)
+    if metric is None:
+        return arb.nan()
+    stretched = instance.value.transpose() * metric * instance.value
+    return (-pencil_minimum(-stretched, metric)).nonnegative_part()
+
+
+def skewness(matrix: fmpq_mat) -> arb:
+    """τ_M, the spectral norm of |M_s|^{-1/2} M_a |M_s|^{-1/2}; NaN unless M_s is definite."""
+    metric = symmetric_part(matrix) * orientation(matrix)
     if not positive_definite(metric).holds:
         return arb.nan()
-    return pencil_minimum(symmetric_part(instance.form), metric)
+    skew = matrix - symmetric_part(matrix)
+    if not any(skew.entries()):
+        return arb(0)
+    largest = arb(0)
+    for value in eigenvalues(metric.solve(skew)):  # similar to it, with purely imaginary eigenvalues
+        largest = largest.max(value.imag)
+    return largest
+
+
+def _encoded_attention(instance: Instance) -> acb_mat | None:
+    """P⁰ = softmax(p_iᵀWp_j), attention at X = 0 under an absolute encoding; None without one."""
+    if "positions" not in instance.parameters:
+        return None
+    positions = instance.parameters["positions"]
+    scores = (positions * instance.form * positions.transpose()).tolist()
+    weights = [[(arb(s) * instance.weights.scale).exp() for s in row] for row in scores]
+    return acb_mat([[weight / sum(row, arb(0)) for weight in row] for row in weights])
+
+
+def _kronecker(left: acb_mat, right: acb_mat) -> acb_mat:
+    rows = [[p * q for p in row for q in line] for row in left.tolist() for line in right.tolist()]
+    return acb_mat(rows)
+
+
+def _floor(instance: Instance) -> arb:
+    attention = _encoded_attention(instance)
+    return arb.nan() if attention is None else -_largest_real(-attention)
+
+
+def _rate_at_zero(instance: Instance) -> arb:
+    attention = _encoded_attention(instance)
+    if attention is None:
+        return arb.nan()
+    return _largest_real(_kronecker(attention, acb_mat(instance.value)))
+
+
+def _largest_real(matrix: acb_mat) -> arb:
+    largest, *rest = (value.real for value in ball_eigenvalues(matrix))
+    for real in rest:
+        largest = largest.max(real)
+    return largest
 
 
 def _extreme(instance: Instance, sign: int) -> arb:
-    """The smallest of sign·Re λ over the eigenvalues of V."""
-    smallest, *rest = (sign * value.real for value in eigenvalues(instance.value))
+    """The smallest of sign·Re λ over the eigenvalues of V, summed over the heads."""
+    smallest, *rest = (sign * value.real for value in eigenvalues(instance.value_sum))
     for real in rest:
         smallest = smallest.min(real)
     return smallest
@@ -64,13 +130,34 @@ def _outward(instance: Instance) -> arb:
     return _extreme(instance, orientation(instance.response) * orientation(instance.form))
 
 
+SCALARS = {
+    notation.rate: "rate",
+    notation.step: "step",
+    notation.nu: "multiplier",
+    notation.eta: "margin",
+    notation.coefficient: "coefficient",
+}
+"""Symbols of the parameters that are numbers."""
+
 CONSTANTS: dict[Symbol, Callable[[Instance], arb | int | fmpq]] = {
     notation.kappa: lambda instance: (arb(instance.tokens.nrows() - 1) / arb.const_e()).lambertw(),
     notation.sigma: _response_sign,
     notation.omega: lambda instance: orientation(instance.form),
     notation.lam: _pencil,
-    notation.rate: lambda instance: arb.nan() if instance.rate is None else instance.rate,
+    **{
+        symbol: lambda instance, name=name: (
+            arb.nan() if instance.number(name) is None else instance.number(name)
+        )
+        for symbol, name in SCALARS.items()
+    },
     notation.norm_V: _spectral_norm,
+    notation.profile_size: profile_size,
+    notation.profile_decay: profile_decay,
+    notation.gain: _gain,
+    notation.floor: _floor,
+    notation.rate_at_zero: _rate_at_zero,
+    notation.tau_W: lambda instance: skewness(instance.form),
+    notation.tau_A: lambda instance: skewness(instance.response) if instance.has_response else arb.nan(),
     notation.abscissa: lambda instance: -_extreme(instance, -1),
     notation.outward: _outward,
     notation.unstable_V: _unstable_count,
@@ -97,17 +184,18 @@ class Values:
             raise InputError(
                 "tokens", got="none", expected="an (n, d) matrix", fix="give the instance tokens"
             )
-        values = cls(instance, explicit_system(instance.tokens.nrows(), instance.weights.dim), scale or {})
+        system = explicit_system(instance.tokens.nrows(), instance.weights.dim, instance.setting)
+        values = cls(instance, system, scale or {})
         response = instance.response if instance.has_response else None
         with ctx.workprec(PRECISION):
             factor = instance.weights.scale if instance.weights.scale_squared != 1 else arb(1)
-            given = (
-                (values.system.X, instance.tokens, arb(1)),
-                (values.system.W, instance.form, factor),
-                (values.system.V, instance.value, arb(1)),
-                (values.system.ell, instance.ell, arb(1)),
-                (values.system.A, response, factor),
-            )
+            given = [
+                (system.X, instance.tokens, arb(1)),
+                (system.W, instance.form, factor),
+                (system.V, instance.value, arb(1)),
+                (system.A, response, factor),
+                *((s, instance.parameters.get(name), arb(1)) for name, s in system.parameters.items()),
+            ]
             for symbols, matrix, unit in given:
                 entries = [arb.nan()] * len(symbols) if matrix is None else matrix.entries()
                 values.known.update(zip(symbols, (arb(q) * unit for q in entries), strict=True))

@@ -16,9 +16,10 @@ from theory.weights import symmetric_part
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """`key` names it everywhere; `formula` is LaTeX; `on` says whether it is about the weights or the start.
+    """`key` names it everywhere; `formula` is LaTeX; `on` says what it is about.
 
-    `decide` tests it exactly on an Instance. `assumption` is what SymPy may use of it in a derivation.
+    That is "weights", "start" (tokens), or "choice" (what a statement adds: a metric, a step). `decide` tests
+    it exactly on an Instance. `assumption` is what SymPy may use of it in a derivation.
     """
 
     key: str
@@ -100,16 +101,17 @@ def _not_hurwitz(instance: Instance) -> Verdict:
 def _left_eigenvector(instance: Instance) -> Verdict:
     if instance.ell is None:
         return positive_eigenvalue(instance.value)
-    gap = instance.value.transpose() * instance.ell - instance.ell * instance.rate
+    gap = instance.value.transpose() * instance.ell - instance.ell * instance.number("rate")
     if not any(instance.ell.entries()):
         return fails(Grade.EXACT, "ℓ = 0 is no eigenvector")
     return _exactly(not any(gap.entries()), "ℓᵀV − μℓᵀ, computed exactly")
 
 
 def _rate_positive(instance: Instance) -> Verdict:
-    if instance.rate is None:
+    rate = instance.number("rate")
+    if rate is None:
         return positive_eigenvalue(instance.value)
-    return _exactly(instance.rate > 0, f"μ = {instance.rate}")
+    return _exactly(rate > 0, f"μ = {rate}")
 
 
 def _exactly(truth: bool, reason: str = "") -> Verdict:
@@ -176,6 +178,9 @@ W_SYMMETRIC = Hypothesis(
     Q.symmetric(notation.W),
 )
 V_NOT_HURWITZ = Hypothesis("V not Hurwitz", r"\max \mathrm{Re}\,\lambda(V) \ge 0", "weights", _not_hurwitz)
+V_HURWITZ = Hypothesis(
+    "V Hurwitz", r"\max \mathrm{Re}\,\lambda(V) < 0", "weights", lambda i: hurwitz(i.value)
+)
 LEFT_EIGENVECTOR = Hypothesis(
     "left eigenvector", r"\ell^\top V = \mu\,\ell^\top", "weights", _left_eigenvector
 )

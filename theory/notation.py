@@ -34,11 +34,20 @@ lam = Symbol("lambda", real=True)
 sigma = Symbol("sigma", real=True)  # sign of A
 omega = Symbol("omega", real=True)  # sign of W_s
 rate = Symbol("mu", positive=True)  # T17's eigenvalue of V
+tau_W, tau_A = Symbol("tau_W", real=True), Symbol("tau_A", real=True)  # C1's relative antisymmetric parts
+floor = Symbol("mu_0", real=True)  # smallest real part of the eigenvalues of T12b's P⁰
+rate_at_zero = Symbol("alpha_0", real=True)  # largest real part of those of P⁰ ⊗ V
 norm_V = Symbol("norm_V", positive=True)
-abscissa = Symbol("alpha", real=True)  # max Re of V's eigenvalues
+profile_size = Symbol("u_*", real=True)  # T9's tr(−AC*)
+profile_decay = Symbol("rho", real=True)  # T9b's smallest real part of the spectrum of L
+gain = Symbol("Gamma", nonnegative=True)  # ‖V‖² in the metric σA_s
+abscissa = Symbol("alpha", real=True)  # max Re of the eigenvalues of V (of the heads' sum)
 outward = Symbol("beta", real=True)  # min of sigma*omega*Re over V's eigenvalues
 unstable_V = Symbol("u_V", integer=True)  # number of eigenvalues of V with positive real part
 unstable_A = Symbol("u_A", integer=True)  # number of positive eigenvalues of A_s
+step = Symbol("h", real=True)  # of a residual layer
+nu, eta = Symbol("nu", real=True), Symbol("eta", real=True)  # multiplier and margin of a certificate
+coefficient = Symbol("c_2", real=True)  # T15's multiple of the second head; c_1 = 1
 unit = Symbol("c", real=True)  # 1, unless a planted variant plants a wrong constant
 
 
@@ -72,4 +81,17 @@ TABLE = (
     Term(r"\ell,\ \mu", "(d, 1), number", r"left eigenvector of V and its real eigenvalue (T17)"),
     Term(r"z_i = \ell^\top x_i", "number", r"level of token i over the hyperplane of $\ell$"),
     Term(r"\lambda", "number", "smallest eigenvalue of the pencil $(W_s, \\sigma A)$"),
+    Term(r"\|x\|_M = \sqrt{x^\top M x}", "number", r"norm in a metric $M = M^\top \succ 0$ (T14)"),
+    Term(r"\alpha", "number", "largest real part of V's eigenvalues (of the heads' sum)"),
+    Term(
+        r"C^* = \tfrac12 W^{-1}(-A)W^{-\top}",
+        "(d, d)",
+        r"profile of the collapse: $t\,\mathrm{Cov}(X(t)) \to C^*$ (T9)",
+    ),
+    Term(
+        r"L,\ \rho",
+        "map, number",
+        r"minus the linearised flow of $tC$ in $\log t$ at $C^*$ (T9b), its smallest real part",
+    ),
+    Term(r"\Gamma", "number", "largest eigenvalue of the pencil $(V^\\top\\sigma AV, \\sigma A)$ (T16)"),
 )

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from theory import lemmas, theorems
 from theory.derivation import Quoted
-from theory.errors import InputError
+from theory.errors import InputError, did_you_mean
 from theory.theorem import Theorem
 
 
@@ -30,19 +30,23 @@ def _modules(package: ModuleType) -> list[ModuleType]:
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
 
-def _order(identifier: str) -> tuple[str, int]:
-    letters, number = re.fullmatch(r"([A-Z]+)(\d+)", identifier).groups()  # type: ignore[union-attr]
-    return letters, int(number)
+FAMILIES = ("L", "T", "S", "R", "C")
+"""Lemmas, theorems, the exclusion of positional and symbolic heads, refuted conjectures, conjectures."""
+
+
+def _order(identifier: str) -> tuple[int, int, str]:
+    family, number, part = re.fullmatch(r"([A-Z])(\d+)([a-z]?)", identifier).groups()  # type: ignore[union-attr]
+    return FAMILIES.index(family), int(number), part
 
 
 def statement(identifier: str) -> Theorem:
     """The statement with this id (any case). Raises InputError with the known ids."""
     known = statements()
-    if identifier.upper() not in known:
-        raise InputError(
-            "id", got=repr(identifier), expected=f"one of {', '.join(known)}", fix="see `tokendyn theorems`"
-        )
-    return known[identifier.upper()]
+    name = identifier[:1].upper() + identifier[1:].lower()
+    if name not in known:
+        fix = f"{did_you_mean(name, known)} `tokendyn theorems` lists them".strip()
+        raise InputError("id", got=repr(identifier), expected=f"one of {', '.join(known)}", fix=fix)
+    return known[name]
 
 
 @cache

@@ -13,11 +13,12 @@ from theory.enclosure import PRECISION
 from theory.evaluate import Values
 from theory.hypotheses import Hypothesis
 from theory.instance import Instance
-from theory.system import ExplicitSystem
+from theory.system import ExplicitSystem, Setting
 from theory.verdict import Grade, Verdict, every, fails, holds, undecided
 
 Sides = list[tuple[Expr, Expr]]
 
+KINDS_OF_STATEMENT = ("lemma", "theorem", "counterexample", "conjecture")
 AT_LEAST, MORE_THAN, EQUAL = ">=", ">", "=="
 
 
@@ -48,6 +49,7 @@ class Planted:
     drop: str = ""  # a hypothesis key
     reverse: str = ""  # a claim name
     scale: Mapping[Symbol, fmpq] = field(default_factory=dict)  # a constant multiplied
+    setting: Setting | None = None  # another variant of the system
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,12 @@ class Theorem:
     """One statement. `statement` and `remark` are English with LaTeX between dollars.
 
     `formula` is the conclusion that later derivations may quote. `remark` says what the statement is not.
-    `concludes` says in a few words what the weights' hypotheses buy, for `tokendyn check`.
+    `concludes` says in a few words what the weights' hypotheses buy, for `tokendyn check`. `setting` is the
+    variant of the system that it speaks about. A conjecture's derivation proves only what its steps say.
     """
 
     id: str
-    kind: str  # "lemma", "theorem" or "counterexample"
+    kind: str  # one of KINDS_OF_STATEMENT
     title: str
     statement: str
     hypotheses: tuple[Hypothesis, ...]
@@ -84,7 +87,8 @@ class Theorem:
     concludes: str = ""
     formula: Relational | str | None = None
     examples: Examples | None = None
-    wrong_constants: tuple[Planted, ...] = ()
+    wrong: tuple[Planted, ...] = ()  # planted by hand: constants multiplied, another setting
+    setting: Setting = Setting()
 
     def check(self, lemma: Callable[[str], Quoted]) -> None:
         """Recompute the derivation; raises DerivationError at the first step that does not hold."""
@@ -99,19 +103,20 @@ class Theorem:
 
     @cached_property
     def planted(self) -> tuple[Planted, ...]:
-        """Every dropped hypothesis, every reversed inequality, and the stated wrong constants."""
+        """Every dropped hypothesis, every reversed inequality, and the wrong variants stated by hand."""
         dropped = tuple(Planted(f"without '{h.key}'", drop=h.key) for h in self.hypotheses)
         turned = tuple(
             Planted(f"'{c.name}' with its sign reversed", reverse=c.name)
             for c in self.claims
             if c.relation != EQUAL
         )
-        return dropped + turned + self.wrong_constants
+        return dropped + turned + self.wrong
 
     def plant(self, planted: Planted) -> "Theorem":
-        """The same theorem with a planted drop or reversal (a scaled constant is passed to `judge`)."""
+        """The same theorem, changed as planted (a scaled constant is passed to `judge`)."""
         return replace(
             self,
+            setting=planted.setting or self.setting,
             hypotheses=tuple(h for h in self.hypotheses if h.key != planted.drop),
             claims=tuple(replace(c, reverse=True) if c.name == planted.reverse else c for c in self.claims),
         )
@@ -120,8 +125,15 @@ class Theorem:
         return next(claim for claim in self.claims if claim.name == name)
 
     def applies(self, instance: Instance) -> Verdict:
-        """Conjunction of the hypotheses; those on the start are left out where no tokens are given."""
-        about = [h for h in self.hypotheses if h.on == "weights" or instance.tokens is not None]
+        """Conjunction of the hypotheses; those on the start are left out where no tokens are given.
+
+        UNDECIDED for an instance of another variant of the system.
+        """
+        if instance.setting != self.setting:
+            return undecided(
+                f"{self.id} is about another variant: {self.setting.describe() or 'the plain one'}"
+            )
+        about = [h for h in self.hypotheses if h.on != "start" or instance.tokens is not None]
         return every(h.decide(instance) for h in about)
 
     def judge(self, claim: Claim, instance: Instance, scale: Mapping[Symbol, fmpq] | None = None) -> Verdict:

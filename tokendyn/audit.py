@@ -30,11 +30,12 @@ from theory.hypotheses import (
 )
 from theory.instance import Instance
 from theory.registry import statements
+from theory.system import Setting
 from theory.theorem import Theorem
 from theory.verdict import Grade, Verdict, fails, holds
 from theory.weights import Weights, rational_matrix, symmetric_part
 from tokendyn.audit_text import says
-from tokendyn.check import Applicability, apply
+from tokendyn.check import Applicability, apply, is_family
 
 SCHEMA = "tokendyn-audit/1"
 LAYER, IDEALISATION, HEAD = "attention-only layer", "single-head idealisation", "this head alone"
@@ -163,7 +164,8 @@ def _part(maps: AttentionLayer | Head, head_dim: int, about: str) -> Json:
     """The whole layer or one head, as if it were a system of its own."""
     exact = Exact.of(maps, head_dim)
     instance = Instance(exact.weights)
-    theorems = [t for t in statements().values() if t.kind == "theorem" and _about_weights(t)]
+    plain = [t for t in statements().values() if t.kind == "theorem" and t.setting == Setting()]
+    theorems = [t for t in plain if _about_weights(t) and not is_family(t)]
     inertias = {"W": _score_inertia(exact)}
     if instance.has_response:
         inertias["A"] = inertia(symmetric_part(exact.weights.congruent_response))
@@ -187,7 +189,9 @@ def _part(maps: AttentionLayer | Head, head_dim: int, about: str) -> Json:
 
 
 def _about_weights(theorem: Theorem) -> bool:
-    return any(h.on == "weights" for h in theorem.hypotheses)
+    """Whether weights and a start are all it takes: no metric or step that somebody must choose."""
+    about = {h.on for h in theorem.hypotheses}
+    return "weights" in about and "choice" not in about
 
 
 def _score_inertia(exact: Exact) -> Signs:
@@ -277,7 +281,7 @@ def _theorem(found: Applicability, about: str) -> Json:
         "about": LAYER if shared else about,
         "concludes": theorem.concludes,
         "hypotheses": [h.key for h, _ in found.hypotheses],
-        "start_conditions": [h.key for h in found.starts],
+        "start_conditions": [h.key for h in found.others],
         "first_unmet": next((h.key for h, v in found.hypotheses if not v.holds), None),
     }
 

@@ -161,7 +161,8 @@ def _theorem_table(part: Json) -> Table:
     for entry in part["theorems"]:
         title = entry["title"]
         if entry["status"] == "HOLDS":
-            says = f"{entry['concludes']} ({entry['about']})"
+            provided = "".join(f", provided '{key}'" for key in entry["start_conditions"])
+            says = f"{entry['concludes']} ({entry['about']}{provided})"
             _add_row(table, entry["id"], title, f"HOLDS ({entry['grade']})", says)
             continue
         key = entry["first_unmet"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from theory.hypotheses import Hypothesis
+from theory.hypotheses import W_ROTATION, Hypothesis
 from theory.instance import Instance
 from theory.registry import statements
 from theory.theorem import Theorem
@@ -15,7 +15,7 @@ class Applicability:
     """One statement on given weights: the verdict of each hypothesis on the weights, and their conjunction.
 
     `verdict` is HOLDS or UNDECIDED, never FAILS: a sufficient condition that is not met proves nothing.
-    `starts` are the hypotheses on the start, which the user's start must meet.
+    `others` are the hypotheses on what is not weights, which the user's start or choices must meet.
     """
 
     theorem: Theorem
@@ -23,19 +23,28 @@ class Applicability:
     verdict: Verdict
 
     @property
-    def starts(self) -> tuple[Hypothesis, ...]:
-        return tuple(h for h in self.theorem.hypotheses if h.on == "start")
+    def others(self) -> tuple[Hypothesis, ...]:
+        return tuple(h for h in self.theorem.hypotheses if h.on != "weights")
 
 
 def applicable(weights: Weights) -> list[Applicability]:
     """Every statement with hypotheses on the weights; each distinct hypothesis is decided once.
 
-    A counterexample's family is listed only where the weights belong to it.
+    An explicit family is listed only where the weights belong to it, a conjecture never.
     """
     instance = Instance(weights)
     decided: dict[str, Verdict] = {}
     found = [apply(theorem, instance, decided) for theorem in statements().values()]
-    return [a for a in found if a.hypotheses and (a.theorem.kind != "counterexample" or a.verdict.holds)]
+    return [
+        a
+        for a in found
+        if a.hypotheses and a.theorem.kind != "conjecture" and (not is_family(a.theorem) or a.verdict.holds)
+    ]
+
+
+def is_family(theorem: Theorem) -> bool:
+    """Whether it is about explicit weights, such as rotations of the plane."""
+    return theorem.kind == "counterexample" or W_ROTATION in theorem.hypotheses
 
 
 def apply(theorem: Theorem, instance: Instance, decided: dict[str, Verdict]) -> Applicability:

@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 all hold, 1 something fails, 2 bad usage or input, 3 undecided."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from numerics import InputError as NumericsInputError
 from numerics.fetch import FetchError, UnavailableError
 from theory.derivation import KINDS
 from theory.errors import InputError
+from theory.layer import Layer
 from theory.notation import TABLE
 from theory.one_line import one_line, sentence
 from theory.registry import statement, statements
@@ -21,13 +23,25 @@ from theory.verdict import Status
 from theory.weights import Weights
 from tokendyn.audit import audit as run_audit
 from tokendyn.audit_text import print_audit
+from tokendyn.book import write_book
+from tokendyn.certify import certify as run_certify
+from tokendyn.certify_text import as_json, print_certificate
 from tokendyn.check import Applicability, applicable
+from tokendyn.derive import answer, exit_code, read_request
+from tokendyn.derive_text import check_format
+from tokendyn.derive_text import render as render_derived
 from tokendyn.files import read_json, read_matrix, require_writable, write_json
 from tokendyn.probe import replay as replay_counterexample
+from tokendyn.verify import OPEN
 from tokendyn.verify import verify as run_verify
 
 EXIT_CODES = {Status.HOLDS.value: 0, Status.FAILS.value: 1, Status.UNDECIDED.value: 3}
-STYLES = {Status.HOLDS.value: "green", Status.FAILS.value: "bold red", Status.UNDECIDED.value: "yellow"}
+STYLES = {
+    Status.HOLDS.value: "green",
+    Status.FAILS.value: "bold red",
+    Status.UNDECIDED.value: "yellow",
+    OPEN: "cyan",
+}
 CODES_HELP = "Exit codes: 0 all hold, 1 something fails, 2 bad usage or input, 3 undecided."
 
 
@@ -72,10 +86,13 @@ def main() -> None:
 )
 @click.option("--samples", default=10_000, show_default=True, help="Random systems per statement.")
 @click.option("--seed", default=0, show_default=True, help="Seed; the same seed gives the same systems.")
+@click.option("--jobs", type=int, help="Processes that share the statements; by default one for each core.")
 @click.option(
     "--json", "json_path", metavar="FILE", help="Also write the full report, counterexamples included."
 )
-def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: str | None) -> None:
+def verify(
+    ids: Sequence[str], device: str, samples: int, seed: int, jobs: int | None, json_path: str | None
+) -> None:
     """Check statements: derive, simulate, probe.
 
     Recomputes every derivation step, checks random systems and trajectories, searches for counterexamples,
@@ -92,16 +109,30 @@ def verify(ids: Sequence[str], device: str, samples: int, seed: int, json_path: 
                 seen.append(identifier)
                 console.print(f"checking {identifier} …")
 
-        report = run_verify(ids, samples=samples, seed=seed, device=device, progress=progress)
+        jobs = (os.cpu_count() or 1) if jobs is None else jobs
+        report = run_verify(ids, samples=samples, seed=seed, device=device, jobs=jobs, progress=progress)
     console.print(_verify_table(report))
     for result in report["statements"]:
         for problem in result["problems"]:
             console.print(f"{result['id']}: {problem}", style="red", markup=False)
+        if result["verdict"] == OPEN:
+            console.print(_standing(result), markup=False)
     console.print(LEGEND, style="dim", markup=False)
     if json_path:
         write_json(json_path, report)
         console.print(f"full report: {json_path}", markup=False)
     sys.exit(EXIT_CODES[report["verdict"]])
+
+
+def _standing(result: dict) -> str:
+    """How hard an open conjecture was tried."""
+    systems = sum(c["systems"] - c["inconclusive"] for c in result["trajectories"])
+    margin = min(c["margin"] for c in result["trajectories"])
+    return (
+        f"{result['id']} is a conjecture, not proved: not refuted in {systems} systems that ran to a "
+        f"conclusion, smallest margin {margin:.2g}; its proved part was checked on "
+        f"{result['sweep']['systems']} systems"
+    )
 
 
 LEGEND = """\
@@ -172,7 +203,12 @@ def notation() -> None:
 @main.command()
 @click.argument("identifier", metavar="ID")
 @click.option(
-    "--format", "style", default="text", show_default=True, metavar="FORMAT", help="text, markdown or latex."
+    "--format",
+    "style",
+    default="text",
+    show_default=True,
+    metavar="FORMAT",
+    help="text, markdown, latex or html.",
 )
 def show(identifier: str, style: str) -> None:
     """Print a statement and its derivation.
@@ -180,6 +216,19 @@ def show(identifier: str, style: str) -> None:
     Every step is shown with its evidence: computed, taken from a hypothesis, cited, or argued in words.
     """
     click.echo(render(statement(identifier), style))
+
+
+@main.command()
+@click.argument("folder", metavar="OUT")
+@click.option("--report", metavar="FILE", help="Show what `verify --json FILE` found beside each statement.")
+def book(folder: str, report: str | None) -> None:
+    """Write all statements as one book.
+
+    OUT/book.html is one page that needs nothing else: open it in a browser, fold and unfold, print.
+    OUT/book.tex is the same for pdflatex. The folder is made if need be.
+    """
+    for path in write_book(folder, None if report is None else read_json("--report", report)):
+        click.echo(path)
 
 
 @main.command(epilog=CODES_HELP)
@@ -218,6 +267,44 @@ def check(ids: Sequence[str], query: str, key: str, value: str, scale: float | N
     sys.exit(EXIT_CODES[(Status.UNDECIDED if Status.UNDECIDED in statuses else Status.HOLDS).value])
 
 
+@main.command(epilog=CODES_HELP)
+@click.option("--query", multiple=True, required=True, metavar="Q.npy", help="Q, shape (d_k, d).")
+@click.option("--key", multiple=True, required=True, metavar="K.npy", help="K, shape (d_k, d).")
+@click.option("--value", multiple=True, required=True, metavar="V.npy", help="V, shape (d, d).")
+@click.option("--scale", type=float, help="Factor of QᵀK in the scores; 1/√d_k by default.")
+@click.option("--kind", default="either", show_default=True, help="divergence, boundedness or either.")
+@click.option("--context", type=int, metavar="N", help="Number of tokens; optional with --alibi only.")
+@click.option("--causal", is_flag=True, help="Token i attends to tokens up to i only.")
+@click.option("--rotary", type=float, metavar="BASE", help="Rotary encoding of all d_k coordinates.")
+@click.option("--layout", default="interleaved", show_default=True, help="Rotary pairs: or half-split.")
+@click.option(
+    "--alibi", "slope", type=float, default=0.0, metavar="SLOPE", help="ALiBi: the bias −SLOPE·|i − j|."
+)
+@click.option("--json", "json_path", metavar="FILE", help="Also write the certificate and its bounds.")
+def certify(
+    query: Sequence[str], key: Sequence[str], value: Sequence[str], json_path: str | None, **switches
+) -> None:
+    """Look for a matrix that proves divergence or boundedness.
+
+    A semidefinite solver (the extra `certify`) proposes, rational arithmetic proves. Unlike `check` it needs
+    no symmetry of A or W. Repeat --query, --key and --value for several heads, whose velocities add up.
+    UNDECIDED claims nothing: the layer may diverge or be bounded all the same.
+    """
+    require_writable("--json", json_path)
+    queries, keys, values = (
+        [read_matrix(name, path) for path in paths]
+        for name, paths in (("query", query), ("key", key), ("value", value))
+    )
+    kind, context = switches.pop("kind"), switches.pop("context")
+    layer = Layer.from_projections(queries, keys, values, context, **switches)
+    result = run_certify(layer, kind)
+    print_certificate(result, layer, _console())
+    if json_path:
+        write_json(json_path, as_json(result, layer))
+        _console().print(f"certificate: {json_path}", markup=False)
+    sys.exit(EXIT_CODES[result.verdict.status.value])
+
+
 SINGULAR_VALUE = (
     "V is singular, so the response matrix A = W V⁻¹ is not defined and statements about A are undecided. "
     "T6 and T17 do not need A and are decided all the same; the statements without hypotheses on the weights "
@@ -242,7 +329,11 @@ def _check_table(found: list[Applicability]) -> Table:
     table = _table("What follows", "id", "verdict", "grade", "conclusion, or what is missing")
     for a in found:
         if a.verdict.holds:
-            table.add_row(a.theorem.id, _styled("HOLDS"), str(a.verdict.grade), Text(a.theorem.concludes))
+            setting = a.theorem.setting.describe()
+            concludes = f"{setting}: {a.theorem.concludes}" if setting else a.theorem.concludes
+            if a.others:
+                concludes += f" (provided: {', '.join(h.key for h in a.others)})"
+            table.add_row(a.theorem.id, _styled("HOLDS"), str(a.verdict.grade), Text(concludes))
         else:
             missing = "; ".join(f"'{h.key}' {v}" for h, v in a.hypotheses if not v.holds)
             table.add_row(a.theorem.id, _styled("UNDECIDED"), "", Text(missing))
@@ -278,6 +369,37 @@ def audit(source: str, heads: int | None, json_path: str | None) -> None:
     if json_path:
         write_json(json_path, report)
         console.print(f"full report: {json_path}", markup=False)
+
+
+@main.command(epilog="Exit codes: 0 every region settled, 2 bad usage or input, 3 some region undecided.")
+@click.argument("file", required=False, metavar="[REQUEST.json]")
+@click.option("--query", metavar="MATRIX", help="Q, shape (d_k, d), such as '[[1, 0], [0, a]]'.")
+@click.option("--key", metavar="MATRIX", help="K, shape (d_k, d).")
+@click.option("--value", metavar="MATRIX", help="V, shape (d, d).")
+@click.option("--score", metavar="MATRIX", help="W, instead of query and key.")
+@click.option("--response", metavar="MATRIX", help="A with A V = W, instead of value.")
+@click.option("--rotation", metavar="MATRIX", help="R, shape (d_k, d_k): rotary scores Q^T R^r K.")
+@click.option("--context", metavar="N", help="Number of tokens under rotary encoding: |r| < N.")
+@click.option("--where", multiple=True, metavar="RELATION", help="Assumption, 'a > 0'; repeatable.")
+@click.option("--symbols", metavar="NAMES", help="All symbols, 'a,b'; another name is then an error.")
+@click.option("--statements", metavar="IDS", help="Only these, 'T2,T6'.")
+@click.option("--timeout", metavar="SECONDS", help="Limit for each region, 20 by default.")
+@click.option("--format", "style", default="text", metavar="FORMAT", help="text, markdown, latex or json.")
+def derive(file: str | None, style: str, **options) -> None:
+    """Derive conditions on symbolic weights.
+
+    For which values of the symbols in your Q, K, V do the theorems apply? Prints for every statement
+    inequalities and equations, simplified, with a point where they hold or a proof that there is none.
+    Entries consist of numbers, names, + - * / **, cos, sin, tan, sqrt, exp and pi. A REQUEST.json has the
+    long options as keys.
+    """
+    check_format(style)
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    console = _console()
+    with console.status("deriving"):
+        derived = answer({**(read_request(file) if file else {}), **given})
+    click.echo(render_derived(derived, style, console))
+    sys.exit(exit_code(derived))
 
 
 @main.command(epilog=CODES_HELP)

@@ -55,13 +55,16 @@ def require_writable(argument: str, path: str | None) -> None:
 
 
 def write_json(path: str, data: dict) -> None:
-    """Write the whole document or nothing (a temporary file beside it, then a rename)."""
-    target = Path(path)
+    """Write the whole document or nothing."""
+    write_text(Path(path), json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write all of the text or nothing (a temporary file beside it, then a rename)."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(data, stream, indent=1, ensure_ascii=False, allow_nan=False)
-            stream.write("\n")
+            stream.write(text)
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except BaseException:

@@ -5,7 +5,7 @@ same rational numbers. A counterexample is certified or it is none.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 
 import torch
@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from theory.errors import InputError
 from theory.instance import Instance
 from theory.registry import statement
+from theory.system import Setting
 from theory.theorem import EQUAL, MORE_THAN, Claim, Planted, Theorem
 from theory.verdict import Status, Verdict, undecided
 from tokendyn.moment import Moment, from_instance, nearest_float
@@ -54,15 +55,15 @@ class Counterexample:
             "value": self.instance.value,
             "response": self.instance.given_response,
             "tokens": self.instance.tokens,
-            "ell": self.instance.ell,
         }
         return {
             "theorem": self.theorem,
             "planted": self.planted,
             "claim": self.claim,
             "gap": self.verdict.margin,
-            "rate": None if self.instance.rate is None else str(self.instance.rate),
+            "setting": asdict(self.instance.setting),
             **{name: None if m is None else _text(m) for name, m in parts.items()},
+            "parameters": {name: _text(m) for name, m in self.instance.parameters.items()},
         }
 
 
@@ -112,17 +113,16 @@ def _variant(identifier: str, name: str) -> tuple[Theorem, Planted]:
 
 
 def _instance(data: Mapping) -> Instance:
-    def matrix(name: str):
-        return None if data[name] is None else [[Fraction(entry) for entry in row] for row in data[name]]
+    def matrix(rows: list | None):
+        return None if rows is None else [[Fraction(entry) for entry in row] for row in rows]
 
-    ell = matrix("ell")
     return Instance.of(
-        score=matrix("score"),
-        value=None if data["response"] is not None else matrix("value"),
-        response=matrix("response"),
-        tokens=matrix("tokens"),
-        ell=None if ell is None else [row[0] for row in ell],
-        rate=None if data["rate"] is None else Fraction(data["rate"]),
+        score=matrix(data["score"]),
+        value=None if data["response"] is not None else matrix(data["value"]),
+        response=matrix(data["response"]),
+        tokens=matrix(data["tokens"]),
+        setting=Setting(**data["setting"]),
+        **{name: matrix(rows) for name, rows in data["parameters"].items()},
     )
 
 
@@ -183,7 +183,7 @@ def sweep(
     for index, (n, d) in enumerate(SIZES):
         batch = -(-samples // len(SIZES))
         generator = Generator().manual_seed(seed * len(SIZES) + index)
-        moment = sample(row.family, theorem.keys, batch, n, d, generator).to(device)
+        moment = sample(row.family, theorem.keys, theorem.setting, batch, n, d, generator).to(device)
         moment.scale = float_scale(planted.scale)
         gaps_of = {claim.name: relative_gaps(row, claim, moment).cpu() for claim in theorem.claims}
         tried += batch * any(not gaps.isposinf().all() for gaps in gaps_of.values())
@@ -222,7 +222,7 @@ def search(theorem: Theorem, row: Row, planted: Planted, examples: int, seed: in
     sizes = exact_sizes(row.family, theorem.keys)
     tried = 0
     for n, d in sizes:
-        systems = instances(row.family, theorem.keys, n, d)
+        systems = instances(row.family, theorem.keys, theorem.setting, n, d)
         found = _hunt(theorem, row, planted, systems, -(-examples // len(sizes)), seed)
         tried += found.tried
         if found.counterexample:

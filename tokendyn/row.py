@@ -8,6 +8,7 @@ from torch import Tensor
 
 from numerics import Solution
 from tokendyn.moment import Moment
+from tokendyn.sampling import Family
 
 Sides = Callable[[Moment], tuple[Tensor, Tensor]]
 """Both sides of a claim, (batch, items) each, items in the order of the exact half."""
@@ -55,13 +56,14 @@ class Conclusion:
 class Row:
     """One statement in floating point.
 
-    `family` names the random family in `tokendyn.sampling` (the statement's hypotheses choose its members);
+    `family` makes random and exact systems (the statement's hypotheses and setting choose its members);
     `sides` has one entry per claim; `conclusions` are checked on trajectories over `horizon`.
     """
 
     id: str
-    family: str
+    family: Family
     sides: Mapping[str, Sides]
     conclusions: tuple[Conclusion, ...] = ()
     horizon: float = 0.0
+    trajectories: int = 40  # per size
     prepare: Callable[[Moment], Moment] = field(default=lambda moment: moment)

@@ -1,8 +1,9 @@
 """The main job: recompute every derivation, simulate, probe, and make sure that false variants are caught."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from multiprocessing import get_context
 
 import torch
 from torch import Generator
@@ -18,9 +19,8 @@ from tokendyn.registry import rows
 from tokendyn.row import Row, Run
 from tokendyn.sampling import sample
 
-SCHEMA = 1
+SCHEMA = 2
 TRAJECTORY_SIZES = ((2, 1), (3, 2), (4, 3))
-TRAJECTORY_ROWS = 40  # systems per size
 PROBE_EXAMPLES = 400  # exact systems that Hypothesis tries on a true statement
 PLANTED_EXAMPLES = 2000  # and, at most, on a planted false one
 
@@ -35,23 +35,28 @@ def verify(
     samples: int = 10_000,
     seed: int = 0,
     device: str = "cpu",
+    jobs: int = 1,
     progress: Progress = lambda message: None,
 ) -> dict:
     """Check the statements named (all by default); a report as plain data (docs/verify_schema.json).
 
-    Raises InputError for an unknown id or device and for samples < 1. The report's `verdict` is FAILS if a
+    `jobs` processes share the statements, which changes no result. Raises InputError for an unknown id or
+    device and for samples or jobs < 1. The report's `verdict` is FAILS if a
     derivation, a trajectory or a probe contradicts its statement or a planted variant is not caught;
-    UNDECIDED if some check could not be settled; else HOLDS. Simulation and probes never turn a cited or
+    UNDECIDED if some check could not be settled; else HOLDS. A conjecture that stands is OPEN, and leaves the
+    report's verdict as it is. Simulation and probes never turn a cited or
     argued step into a computed one: the evidence of each step stands beside the verdict.
     """
     chosen = dict.fromkeys(statement(identifier).id for identifier in identifiers or rows())
     theorems = [statement(identifier) for identifier in chosen]
     if samples < 1:
         raise InputError("samples", got=str(samples), expected="at least 1", fix="leave it out for 10000")
+    if jobs < 1:
+        raise InputError("jobs", got=str(jobs), expected="at least 1", fix="leave it out")
     _require_device(device)
-    results = [
-        check_statement(theorem, rows()[theorem.id], samples, seed, device, progress) for theorem in theorems
-    ]
+    rows()  # statements and rows must match before anything is checked
+    tasks = [(theorem.id, samples, seed, device) for theorem in theorems]
+    results = list(_checked(tasks, jobs, progress))
     statuses = {result["verdict"] for result in results}
     overall = next(
         (s.value for s in (Status.FAILS, Status.UNDECIDED) if s.value in statuses), Status.HOLDS.value
@@ -66,6 +71,22 @@ def verify(
         },
         "statements": results,
     }
+
+
+def _checked(tasks: list[tuple], jobs: int, progress: Progress) -> Iterator[dict]:
+    if jobs == 1 or len(tasks) == 1:
+        for task in tasks:
+            yield _check(task, progress)
+        return
+    with get_context("spawn").Pool(min(jobs, len(tasks)), torch.set_num_threads, (1,)) as pool:
+        for result in pool.imap(_check, tasks):
+            progress(f"{result['id']} checked")
+            yield result
+
+
+def _check(task: tuple, progress: Progress = lambda message: None) -> dict:
+    identifier, samples, seed, device = task
+    return check_statement(statement(identifier), rows()[identifier], samples, seed, device, progress)
 
 
 def _require_device(device: str) -> None:
@@ -106,6 +127,7 @@ def check_statement(
         "kind": theorem.kind,
         "title": theorem.title,
         "statement": theorem.statement,
+        "setting": theorem.setting.describe(),
         "derivation": derivation,
         "sweep": {
             "systems": swept.systems,
@@ -118,7 +140,8 @@ def check_statement(
         "probe": {"examples": probed.tried, "counterexample": _describe(probed.counterexample)},
         "planted": planted,
     }
-    return {**result, "problems": (problems := _problems(result)), "verdict": _verdict(result, problems)}
+    problems = _problems(result)
+    return {**result, "problems": problems, "verdict": _verdict(result, problems)}
 
 
 def _derivation(theorem: Theorem) -> dict:
@@ -160,7 +183,9 @@ def trajectories(theorem: Theorem, row: Row, planted: Planted, seed: int, device
 def _run(
     theorem: Theorem, row: Row, planted: Planted, n: int, d: int, generator: Generator, device: str
 ) -> Run:
-    moment = row.prepare(sample(row.family, theorem.keys, TRAJECTORY_ROWS, n, d, generator)).to(device)
+    moment = row.prepare(
+        sample(row.family, theorem.keys, theorem.setting, row.trajectories, n, d, generator)
+    ).to(device)
     moment.scale = float_scale(planted.scale)
     times = torch.linspace(0, row.horizon, 41, dtype=torch.float64)
     solution = integrate(moment.system, moment.x, times, rtol=1e-9, atol=1e-14, escape=1e4, max_steps=5000)
@@ -195,8 +220,14 @@ def _problems(result: dict) -> list[str]:
     return found
 
 
+OPEN = "OPEN"
+"""Verdict of a conjecture that nothing here refuted: neither proved nor settled."""
+
+
 def _verdict(result: dict, problems: list[str]) -> str:
     if problems:
         return Status.FAILS.value
     unsettled = any(c["systems"] == c["inconclusive"] for c in result["trajectories"])
-    return Status.UNDECIDED.value if unsettled or result["sweep"]["open_alarms"] else Status.HOLDS.value
+    if unsettled or result["sweep"]["open_alarms"]:
+        return Status.UNDECIDED.value
+    return OPEN if result["kind"] == "conjecture" else Status.HOLDS.value

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 from dataclasses import replace
 from fractions import Fraction
 
@@ -17,7 +18,17 @@ from theory.evaluate import CONSTANTS
 from theory.instance import Instance
 from theory.notation import unit
 from theory.registry import quoted_formula, statement, statements
-from theory.theorem import AT_LEAST, EQUAL, MORE_THAN, Claim, Planted, Theorem, judge_sides, sides
+from theory.theorem import (
+    AT_LEAST,
+    EQUAL,
+    KINDS_OF_STATEMENT,
+    MORE_THAN,
+    Claim,
+    Planted,
+    Theorem,
+    judge_sides,
+    sides,
+)
 from theory.verdict import Grade, Status
 
 STATEMENTS = statements()
@@ -46,7 +57,7 @@ def test_every_step_has_evidence_of_a_known_kind(theorem):
 
 @ALL
 def test_a_statement_is_complete(theorem):
-    assert theorem.kind in ("lemma", "theorem", "counterexample")
+    assert theorem.kind in KINDS_OF_STATEMENT
     for text in (theorem.title, theorem.statement, theorem.source):
         assert text.strip()
     assert theorem.statement.count("$") % 2 == 0
@@ -55,7 +66,7 @@ def test_a_statement_is_complete(theorem):
     assert names
     assert len(set(names)) == len(names)
     assert all(claim.relation in (AT_LEAST, MORE_THAN, EQUAL) for claim in theorem.claims)
-    assert theorem.kind == "lemma" or theorem.examples
+    assert theorem.examples or not theorem.hypotheses or theorem.kind == "lemma"
 
 
 @ALL
@@ -133,7 +144,9 @@ def test_examples_of_the_other_statements_never_contradict(theorem):
 
 
 ENTRIES = st.fractions(-2, 2, max_denominator=4)
-UNCONDITIONAL = {key: theorem for key, theorem in STATEMENTS.items() if not theorem.hypotheses}
+UNCONDITIONAL = {
+    key: theorem for key, theorem in STATEMENTS.items() if theorem.kind == "lemma" and not theorem.hypotheses
+}
 
 
 @st.composite
@@ -160,7 +173,7 @@ def test_the_lemmas_refute_their_planted_constants():
     instance = Instance.of(score=[[3]], value=[[1]], tokens=[[1], [Fraction(-1, 2)], [Fraction(1, 3)]])
     sharp = Instance.of(score=[[1]], value=[[1]], tokens=[[1], [Fraction(-1, 4)]])
     for theorem in UNCONDITIONAL.values():
-        for planted in theorem.wrong_constants:
+        for planted in theorem.wrong:
             verdicts = [
                 theorem.judge(claim, at, planted.scale)
                 for claim in theorem.claims
@@ -177,7 +190,8 @@ def test_planted_variants_change_the_statement(theorem):
     names = [planted.name for planted in theorem.planted]
     assert len(set(names)) == len(names)
     for planted in theorem.planted:
-        assert bool(planted.drop) + bool(planted.reverse) + bool(planted.scale) == 1
+        changes = (planted.drop, planted.reverse, planted.scale, planted.setting)
+        assert sum(map(bool, changes)) == 1
         changed = theorem.plant(planted)
         if planted.drop:
             assert changed.keys == theorem.keys - {planted.drop}
@@ -187,6 +201,8 @@ def test_planted_variants_change_the_statement(theorem):
             assert (before.reverse, after.reverse) == (False, True)
             assert after.oriented(1, 2) == (2, 1)
             assert before.oriented(1, 2) == (1, 2)
+        elif planted.setting:
+            assert changed.setting == planted.setting != theorem.setting
         else:
             assert set(planted.scale) <= set(CONSTANTS)
             assert all(factor != 1 for factor in planted.scale.values())
@@ -219,8 +235,9 @@ def test_ids_are_unique_over_all_files():
 
 def test_statements_come_in_numerical_order():
     assert list(STATEMENTS)[:6] == ["L1", "L2", "L3", "L4", "L5", "L6"]
-    for letter in ("L", "T"):
-        numbers = [int(key[1:]) for key in STATEMENTS if key[0] == letter]
+    assert "".join(dict.fromkeys(key[0] for key in STATEMENTS)) == "LTSRC"
+    for letter in "LTSRC":
+        numbers = [int(re.sub(r"\D", "", key)) for key in STATEMENTS if key[0] == letter]
         assert numbers == sorted(numbers)
 
 
@@ -334,9 +351,10 @@ def test_no_items_hold_vacuously():
 @ALL
 def test_hypotheses_on_the_start_are_left_out_without_tokens(theorem):
     bare = Instance.of(score=[[1, 0], [0, 1]], value=[[1, 0], [0, 1]])
-    about = [h.decide(bare).status for h in theorem.hypotheses if h.on == "weights"]
+    about = [h.decide(bare).status for h in theorem.hypotheses if h.on != "start"]
     verdict = theorem.applies(bare)
-    assert verdict.holds == all(status is Status.HOLDS for status in about)
+    here = theorem.setting == bare.setting
+    assert verdict.holds == (here and all(status is Status.HOLDS for status in about))
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_the_explicit_system_names_and_shapes():
     assert e.token(1) == e.X.row(1).T
     assert e.velocity(2).shape == (2, 1)
     assert e.definitions[e.v[0, 1]] == e.m[0, 0] * e.V[1, 0] + e.m[0, 1] * e.V[1, 1]
-    assert len(set(e.definitions)) == 9 * 3 + 3 + 2 * 6
+    assert len(set(e.definitions)) == 9 * 3 + 3 + 3 * 6  # s, g, P; Z; m, v, y
     assert not {*e.X, *e.W, *e.V, *e.A, *e.ell} & set(e.definitions)
     assert symmetric(e.W)[0, 1] == (e.W[0, 1] + e.W[1, 0]) / 2
     assert for_tokens(lambda e, i: (i,))(e) == [(0,), (1,), (2,)]
@@ -244,7 +244,7 @@ def test_constants_agree_with_numpy(instance):
     with mpmath.workdps(40):
         assert _close(_constant(instance, notation.kappa), mpmath.lambertw((n - 1) / mpmath.e).real)
     assert float(_constant(instance, notation.rate)) == pytest.approx(
-        float(_rows(fmpq_mat(1, 1, [instance.rate]))[0][0])
+        float(_rows(fmpq_mat(1, 1, [instance.number("rate")]))[0][0])
     )
     assert _constant(instance, notation.unit) == 1
     unstable = _constant(instance, notation.unstable_V)

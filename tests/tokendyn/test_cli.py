@@ -36,7 +36,7 @@ def lines_about(output: str, identifier: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "verify", "theorems", "notation", "show", "check", "audit", "replay"]
+    "command", ["", "verify", "theorems", "notation", "show", "book", "check", "audit", "replay"]
 )
 def test_help_reads_well(command):
     result = run(*([command] if command else []), "--help")
@@ -68,7 +68,9 @@ def test_replay_takes_one_counterexample_and_refuses_altered_ones(tmp_path):
     assert run("replay", tmp_path / "other.json").exit_code == 1
 
 
-@pytest.mark.parametrize("change", [{"value": [["7"]]}, {"rate": "1"}])
+@pytest.mark.parametrize(
+    "change", [{"value": [["7"]]}, {"parameters": {"rate": [["1"]]}}, {"parameters": {"speed": [["1"]]}}]
+)
 def test_replay_refuses_an_inconsistent_counterexample(tmp_path, change):
     report = tmp_path / "report.json"
     run("verify", "L5", "--samples", 60, "--json", report)
@@ -106,7 +108,7 @@ def test_notation_explains_every_symbol_of_the_flow():
     assert all(symbol in result.output for symbol in ("W = QᵀK/√", "ẋᵢ = Vmᵢ", "A = WV⁻¹", "κₙ", "ℓ"))
 
 
-@pytest.mark.parametrize("style", ["text", "markdown", "latex"])
+@pytest.mark.parametrize("style", ["text", "markdown", "latex", "html"])
 def test_show(style):
     result = run("show", "t2", "--format", style)
     assert result.exit_code == 0

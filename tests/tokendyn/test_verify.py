@@ -31,7 +31,7 @@ def _name(value):
 
 @pytest.fixture(scope="module")
 def report():
-    return verify(samples=600)
+    return verify(samples=600, jobs=os.cpu_count() or 1)
 
 
 def test_report_matches_its_schema(report):
@@ -76,6 +76,11 @@ def test_results_repeat_for_a_seed():
     assert first == second
 
 
+def test_processes_change_no_result():
+    alone, shared = (verify(["L1", "L6"], samples=70, jobs=jobs) for jobs in (1, 2))
+    assert alone == shared
+
+
 @pytest.mark.parametrize(("theorem", "row"), entries(), ids=_name)
 def test_random_sweeps_alone_refute_dropped_hypotheses_of_weights(theorem, row):
     """The floating-point sweep is driven by the hypotheses too: without one it finds a violation."""
@@ -88,7 +93,7 @@ def test_random_sweeps_alone_refute_dropped_hypotheses_of_weights(theorem, row):
 def test_trajectories_refute_a_wrong_rate(identifier):
     theorem, row = statement(identifier), rows()[identifier]
     assert all(c["agrees"] for c in trajectories(theorem, row, TRUE_STATEMENT, seed=0))
-    wrong = next(p for p in theorem.wrong_constants if "3" in p.name)
+    wrong = next(p for p in theorem.wrong if "3" in p.name)
     assert not all(c["agrees"] for c in trajectories(theorem, row, wrong, seed=0))
 
 
@@ -96,7 +101,7 @@ def test_a_missed_planted_variant_fails_the_statement():
     """A 'planted variant' that is in fact true cannot be caught, and verify must say so."""
     theorem = statement("L3")
     harmless = replace(theorem.planted[0], name="no change", reverse="")
-    result = check_statement(replace(theorem, wrong_constants=(harmless,)), rows()["L3"], 60, seed=0)
+    result = check_statement(replace(theorem, wrong=(harmless,)), rows()["L3"], 60, seed=0)
     assert result["verdict"] == "FAILS"
     assert result["problems"] == ["planted variant not caught: no change"]
 
@@ -187,6 +192,7 @@ def test_removing_a_hypothesis_from_the_source_makes_verify_fail(tmp_path, ident
     [
         ({"identifiers": ["T99"]}, "id"),
         ({"samples": 0}, "samples"),
+        ({"jobs": 0}, "jobs"),
         ({"device": "no-such-device"}, "device"),
     ],
 )

@@ -55,5 +55,5 @@ L6 = Theorem(
         ),
     ),
     source="Grönwall's inequality.",
-    wrong_constants=(Planted("half the speed limit", scale={unit: fmpq(1, 2)}),),
+    wrong=(Planted("half the speed limit", scale={unit: fmpq(1, 2)}),),
 )

@@ -37,5 +37,5 @@ L5 = Theorem(
     source="Ostrowski and Schneider 1962.",
     formula=INERTIA,
     concludes="V has the inertia of A",
-    wrong_constants=(Planted("twice as many", scale={unit: fmpq(2)}),),
+    wrong=(Planted("twice as many", scale={unit: fmpq(2)}),),
 )

@@ -64,5 +64,5 @@ L4 = Theorem(
     source="Stated here; the name 'response matrix' is ours.",
     remark=r"The pairwise part needs L3's shared potential.",
     formula=RESPONSE,
-    wrong_constants=(Planted("twice the attended score", scale={unit: fmpq(2)}),),
+    wrong=(Planted("twice the attended score", scale={unit: fmpq(2)}),),
 )

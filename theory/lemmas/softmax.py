@@ -97,7 +97,7 @@ L1 = Theorem(
     steps=_L1_STEPS,
     source="Jeffreys' divergence of softmax and uniform weights; Chebyshev's sum inequality.",
     formula=EXCESS,
-    wrong_constants=(Planted("twice Jeffreys' divergence", scale={unit: fmpq(2)}),),
+    wrong=(Planted("twice Jeffreys' divergence", scale={unit: fmpq(2)}),),
 )
 
 gap = IndexedBase("t", real=True)
@@ -186,7 +186,7 @@ L2 = Theorem(
     source="Gibbs' variational principle; the sharp constant is derived here.",
     remark=r"$n$ counts all tokens, duplicates too.",
     formula=FREE_ENERGY,
-    wrong_constants=(
+    wrong=(
         Planted("κ_n replaced by κ_n/2", scale={kappa: fmpq(1, 2)}),
         Planted("κ_n replaced by 0.9·κ_n", scale={kappa: fmpq(9, 10)}),
         Planted("twice the free energy", scale={unit: fmpq(2)}),

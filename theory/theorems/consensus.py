@@ -68,5 +68,5 @@ T6 = Theorem(
         missing="tokens equal",
         boundary=Instance.of(score=[[1, 0], [0, 1]], value=[[0, -1], [1, 0]], tokens=[[1, 2], [1, 2]]),
     ),
-    wrong_constants=(Planted("twice the velocity", scale={unit: fmpq(2)}),),
+    wrong=(Planted("twice the velocity", scale={unit: fmpq(2)}),),
 )

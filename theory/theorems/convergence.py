@@ -68,6 +68,8 @@ DECREASE = Claim(
     lambda e: [(energy_rate(e), unit * total_score(e) / e.n)],
 )
 
+CONVERGES = r"X(t)\to 0 \text{ from every start}"
+
 T2 = Theorem(
     id="T2",
     kind="theorem",
@@ -98,13 +100,14 @@ T2 = Theorem(
             r"It decreases strictly.",
         ),
         Step(
-            Cited(r"X(t)\to 0 \text{ from every start}", "khalil_lyapunov"),
+            Cited(CONVERGES, "khalil_lyapunov"),
             r"Lyapunov's theorem for proper functions.",
         ),
     ),
     source="Stated here; scenario 'nd' of arXiv 2512.03058 with both antisymmetric parts constrained.",
     remark=r"Sufficient only: nothing is claimed where a hypothesis fails. No rate is claimed: equal tokens decay exponentially, generic ones only like $t^{-1/2}$.",
     concludes="X(t) → 0 from every start",
+    formula=CONVERGES,
     examples=Examples(
         witness=Instance.of(
             score=[[2, 1], [-1, 1]], response=[[-2, 1], [1, -1]], tokens=[[1, 2], [0, -1], [3, 1]]
@@ -113,5 +116,5 @@ T2 = Theorem(
         missing="A symmetric",
         boundary=Instance.of(score=[[1, 0], [0, 2]], response=[[-1, 0], [0, -3]], tokens=[[1, 2], [1, 2]]),
     ),
-    wrong_constants=(Planted("1/n replaced by 2/n", scale={unit: fmpq(2)}),),
+    wrong=(Planted("1/n replaced by 2/n", scale={unit: fmpq(2)}),),
 )

@@ -158,7 +158,7 @@ T7 = Theorem(
         missing="steep rotation",
         boundary=Instance.of(score=[[1, -2], [2, 1]], response=[[-1, -2], [2, -1]], tokens=[[1, 0]]),
     ),
-    wrong_constants=(Planted("twice the growth rate", scale={unit: fmpq(2)}),),
+    wrong=(Planted("twice the growth rate", scale={unit: fmpq(2)}),),
 )
 
 
@@ -228,7 +228,5 @@ T8 = Theorem(
         missing="tokens mirrored",
         boundary=Instance.of(score=[[2, 1], [0, 1]], value=[[1, 3], [0, 1]], tokens=[[0, 0], [0, 0], [0, 0]]),
     ),
-    wrong_constants=(
-        Planted("the zero token moves like x_1, or twice the mirror image", scale={unit: fmpq(2)}),
-    ),
+    wrong=(Planted("the zero token moves like x_1, or twice the mirror image", scale={unit: fmpq(2)}),),
 )

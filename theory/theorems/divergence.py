@@ -71,5 +71,5 @@ T3 = Theorem(
         missing="start nonzero",
         boundary=Instance.of(score=[[1, 0], [0, 2]], response=[[1, 0], [0, 3]], tokens=[[1, 2], [1, 2]]),
     ),
-    wrong_constants=(Planted("1/n replaced by 2/n", scale={unit: fmpq(2)}),),
+    wrong=(Planted("1/n replaced by 2/n", scale={unit: fmpq(2)}),),
 )

@@ -118,5 +118,5 @@ T17 = Theorem(
             score=[[1, 2], [0, 1]], value=[[1, 0], [0, 3]], ell=[1, 0], rate=1, tokens=[[1, 3], [1, 3]]
         ),
     ),
-    wrong_constants=(Planted("rate μ replaced by 3μ/2", scale={rate: fmpq(3, 2)}),),
+    wrong=(Planted("rate μ replaced by 3μ/2", scale={rate: fmpq(3, 2)}),),
 )

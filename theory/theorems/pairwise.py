@@ -72,5 +72,5 @@ T1 = Theorem(
         missing="A symmetric",
         boundary=Instance.of(score=[[1, 2], [0, 1]], response=[[2, 1], [1, 2]], tokens=[[1, 1], [1, 1]]),
     ),
-    wrong_constants=(Planted("twice the balance", scale={unit: fmpq(2)}),),
+    wrong=(Planted("twice the balance", scale={unit: fmpq(2)}),),
 )

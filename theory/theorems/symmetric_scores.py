@@ -168,5 +168,5 @@ T5 = Theorem(
         missing="W symmetric",
         boundary=Instance.of(score=[[2, 1], [1, 1]], response=[[1, 2], [-2, 1]], tokens=[[0, 0], [0, 0]]),
     ),
-    wrong_constants=(Planted("twice the balance", scale={unit: fmpq(2)}),),
+    wrong=(Planted("twice the balance", scale={unit: fmpq(2)}),),
 )

@@ -88,7 +88,7 @@ T4 = Theorem(
         missing="W positive",
         boundary=Instance.of(score=[[1, 0], [0, 1]], response=[[-1, 0], [0, -1]], tokens=[[2, 1]]),
     ),
-    wrong_constants=(
+    wrong=(
         Planted("κ_n replaced by κ_n/2", scale={kappa: fmpq(1, 2)}),
         Planted("λ replaced by 3λ/2", scale={lam: fmpq(3, 2)}),
     ),

@@ -6,16 +6,17 @@ from torch import Tensor
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
 from tokendyn.row import Conclusion, Row, Run
+from tokendyn.sampling import VALUE
 
 
 def _linear(moment: Moment) -> tuple[Tensor, Tensor]:
-    linear = moment.constant("c")[:, None, None] * (moment.x @ moment.system.value.mT)
+    linear = moment.constant("c")[:, None, None] * (moment.x @ moment.value.mT)
     return moment.velocity.flatten(1), linear.flatten(1)
 
 
 def _matches_exponential(run: Run) -> Tensor:
     """−‖x_i(t) − e^{Vt}x(0)‖ relative to the largest state so far, over all tokens and times."""
-    flow = torch.linalg.matrix_exp(run.start.system.value[:, None] * run.times[:, None, None])
+    flow = torch.linalg.matrix_exp(run.start.value[:, None] * run.times[:, None, None])
     exact = torch.einsum("btde,bne->btnd", flow, run.start.x)
     gap = (run.solution.states - exact).flatten(2).abs().amax(2)
     size = exact.flatten(2).abs().amax(2).cummax(1).values
@@ -24,7 +25,7 @@ def _matches_exponential(run: Run) -> Tensor:
 
 T6 = Row(
     id="T6",
-    family="value",
+    family=VALUE,
     sides={
         "equal tokens are linear": _linear,
         "some eigenvalue does not decay": lambda m: against_zero(m.constant("alpha")[:, None]),

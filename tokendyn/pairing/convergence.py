@@ -7,6 +7,7 @@ from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.pairwise import monotone
 from tokendyn.row import Conclusion, Row, Run
+from tokendyn.sampling import RESPONSE
 
 
 def energy(moment: Moment) -> Tensor:
@@ -21,7 +22,7 @@ def energy_rate(moment: Moment) -> Tensor:
 def mean_total_score(moment: Moment) -> Tensor:
     """c (Σx_i)ᵀW(Σx_i)/n, (batch, 1)."""
     total = moment.x.sum(1, keepdim=True)
-    score = 2 * observables.token_energy(total, moment.system.score)
+    score = 2 * observables.token_energy(total, moment.score)
     return moment.constant("c")[:, None] * score / moment.n
 
 
@@ -58,7 +59,7 @@ def of_order_one(moment: Moment) -> Moment:
 
 T2 = Row(
     id="T2",
-    family="response",
+    family=RESPONSE,
     sides={
         "energy is non-negative": lambda m: against_zero(-energy(m)),
         "energy never grows": lambda m: against_zero(energy_rate(m)),

@@ -7,6 +7,7 @@ from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
 from tokendyn.row import Conclusion, Row, Run
+from tokendyn.sampling import ROTATION, VALUE
 
 
 def _minors(matrix: Tensor, sign: int) -> tuple[Tensor, Tensor]:
@@ -16,7 +17,7 @@ def _minors(matrix: Tensor, sign: int) -> tuple[Tensor, Tensor]:
 
 
 def _growth_rate(moment: Moment) -> tuple[Tensor, Tensor]:
-    a, b = moment.system.score[:, 0, :1], moment.system.score[:, 1, :1]
+    a, b = moment.score[:, 0, :1], moment.score[:, 1, :1]
     return moment.constant("alpha")[:, None] * (a**2 + b**2), moment.constant("c")[:, None] * (b**2 - a**2)
 
 
@@ -34,9 +35,9 @@ def _spirals_out(run: Run) -> Tensor:
 
 T7 = Row(
     id="T7",
-    family="rotation",
+    family=ROTATION,
     sides={
-        "W_s is positive definite": lambda m: _minors(m.system.score, 1),
+        "W_s is positive definite": lambda m: _minors(m.score, 1),
         "A_s is negative definite": lambda m: _minors(m.response, -1),
         "V is unstable": lambda m: against_zero(m.constant("alpha")[:, None]),
         "its growth rate": _growth_rate,
@@ -72,7 +73,7 @@ def _stays(run: Run) -> Tensor:
 
 T8 = Row(
     id="T8",
-    family="value",
+    family=VALUE,
     sides={"the zero token rests": _rests, "the pair stays mirrored": _mirrored},
     conclusions=(
         Conclusion(

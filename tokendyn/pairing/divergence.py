@@ -7,6 +7,7 @@ from numerics import Outcome
 from tokendyn.pairing.convergence import against_zero, energy, energy_rate, mean_total_score, of_order_one
 from tokendyn.pairing.pairwise import monotone
 from tokendyn.row import Conclusion, Row, Run
+from tokendyn.sampling import RESPONSE
 
 
 def _grows(run: Run) -> Tensor:
@@ -23,7 +24,7 @@ ESCAPES = Conclusion("a token crosses 1e4", escapes, 0.0, "none: a threshold is 
 
 T3 = Row(
     id="T3",
-    family="response",
+    family=RESPONSE,
     sides={
         "energy is positive": lambda m: against_zero(energy(m)),
         "energy grows": lambda m: against_zero(energy_rate(m)),

@@ -6,6 +6,7 @@ from torch import Tensor
 from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.row import Conclusion, Row, Run, smallest
+from tokendyn.sampling import VALUE
 
 
 def _speed_limit(moment: Moment) -> tuple[Tensor, Tensor]:
@@ -27,7 +28,7 @@ def _norms(moment: Moment) -> Tensor:
 
 L6 = Row(
     id="L6",
-    family="value",
+    family=VALUE,
     sides={"speed limit": _speed_limit},
     conclusions=(
         Conclusion("below e^{‖V‖t}", _envelope, 1e-6, "the integrator's relative error over the horizon"),

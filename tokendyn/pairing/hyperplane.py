@@ -7,16 +7,15 @@ from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
 from tokendyn.row import Conclusion, Row, Run, smallest
+from tokendyn.sampling import HYPERPLANE
 
 
 def levels(moment: Moment) -> Tensor:
     """z_i = ℓᵀx_i, (batch, n)."""
-    assert moment.ell is not None
     return observables.hyperplane(moment.x, moment.ell)
 
 
 def _rates(moment: Moment) -> Tensor:
-    assert moment.ell is not None
     return observables.hyperplane(moment.velocity, moment.ell)
 
 
@@ -42,7 +41,7 @@ def _envelope(run: Run) -> Tensor:
 
 T17 = Row(
     id="T17",
-    family="hyperplane",
+    family=HYPERPLANE,
     sides={
         "no token lags": _lags,
         "no token leads": _leads,

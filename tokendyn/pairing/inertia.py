@@ -1,10 +1,11 @@
 """L5: V has the inertia of A."""
 
 from tokendyn.row import Row
+from tokendyn.sampling import RESPONSE
 
 L5 = Row(
     id="L5",
-    family="response",
+    family=RESPONSE,
     sides={
         "equal inertia": lambda m: (
             m.constant("u_V")[:, None],

@@ -7,6 +7,7 @@ from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.potential import monotone_gradient
 from tokendyn.row import Conclusion, Row, Run, smallest
+from tokendyn.sampling import RESPONSE
 
 
 def distances(moment: Moment) -> Tensor:
@@ -52,7 +53,7 @@ DISTANCES_MONOTONE = Conclusion(
 
 T1 = Row(
     id="T1",
-    family="response",
+    family=RESPONSE,
     sides={"it is a distance": is_distance, "it moves one way": moves_one_way, "distance balance": _balance},
     conclusions=(DISTANCES_MONOTONE,),
     horizon=2.0,

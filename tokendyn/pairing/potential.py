@@ -6,6 +6,7 @@ from torch import Tensor
 from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.row import Row
+from tokendyn.sampling import VALUE
 
 
 def pair_products(left: Tensor, right: Tensor) -> Tensor:
@@ -20,6 +21,6 @@ def monotone_gradient(moment: Moment) -> Tensor:
 
 L3 = Row(
     id="L3",
-    family="value",
+    family=VALUE,
     sides={"monotone gradient": lambda m: (monotone_gradient(m), torch.zeros_like(monotone_gradient(m)))},
 )

@@ -8,16 +8,17 @@ from tokendyn.pairing.convergence import against_zero
 from tokendyn.pairing.pairwise import DISTANCES_MONOTONE, is_distance, monotone, moves_one_way
 from tokendyn.pairing.thresholds import token_energies
 from tokendyn.row import Conclusion, Row, Run
+from tokendyn.sampling import RESPONSE
 
 
 def _consensus(moment: Moment) -> tuple[Tensor, Tensor]:
-    pushed = moment.x @ (moment.response @ moment.system.value).mT
+    pushed = moment.x @ (moment.response @ moment.value).mT
     return against_zero(moment.constant("omega")[:, None] * (moment.x * pushed).sum(-1))
 
 
 def _consensus_energy(run: Run) -> Tensor:
     """Equal tokens under the same weights: ½xᵀ(σA)x of e^{Vt}x moves with the sign σω."""
-    flow = torch.linalg.matrix_exp(run.start.system.value[:, None] * run.times[:, None, None])
+    flow = torch.linalg.matrix_exp(run.start.value[:, None] * run.times[:, None, None])
     states = torch.einsum("btde,be->btd", flow, run.start.x[:, 0])
     energies = torch.stack(
         [token_energies(run.start.at(states[:, k : k + 1])) for k in range(len(run.times))], dim=1
@@ -27,7 +28,7 @@ def _consensus_energy(run: Run) -> Tensor:
 
 T10 = Row(
     id="T10",
-    family="response",
+    family=RESPONSE,
     sides={
         "it is a distance": is_distance,
         "it moves one way": moves_one_way,

@@ -7,6 +7,7 @@ from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.potential import pair_products
 from tokendyn.row import Row
+from tokendyn.sampling import RESPONSE
 
 
 def _response_of_velocity(moment: Moment) -> Tensor:
@@ -24,4 +25,4 @@ def _pairwise(moment: Moment) -> tuple[Tensor, Tensor]:
     return products, torch.zeros_like(products)
 
 
-L4 = Row(id="L4", family="response", sides={"response identity": _identity, "pairwise response": _pairwise})
+L4 = Row(id="L4", family=RESPONSE, sides={"response identity": _identity, "pairwise response": _pairwise})

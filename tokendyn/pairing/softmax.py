@@ -6,6 +6,7 @@ from torch import Tensor
 from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.row import Row
+from tokendyn.sampling import VALUE
 
 
 def _excess(moment: Moment) -> Tensor:
@@ -34,7 +35,7 @@ def _near_largest(moment: Moment) -> Tensor:
 
 L1 = Row(
     id="L1",
-    family="value",
+    family=VALUE,
     sides={
         "excess is Jeffreys' divergence": lambda m: (
             _excess(m),
@@ -46,7 +47,7 @@ L1 = Row(
 
 L2 = Row(
     id="L2",
-    family="value",
+    family=VALUE,
     sides={
         "free-energy identity": lambda m: (_attended(m), m.constant("c")[:, None] * _free_energy(m)),
         "attended score near the largest": lambda m: (_attended(m), _near_largest(m)),

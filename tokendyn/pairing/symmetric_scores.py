@@ -9,6 +9,7 @@ from tokendyn.pairing.convergence import against_zero, of_order_one, vanishes
 from tokendyn.pairing.divergence import escapes
 from tokendyn.pairing.pairwise import monotone
 from tokendyn.row import Conclusion, Row, Run
+from tokendyn.sampling import RESPONSE
 
 
 def _total(moment: Moment) -> tuple[Tensor, Tensor]:
@@ -50,7 +51,7 @@ def _fate(run: Run) -> Tensor:
 
 T5 = Row(
     id="T5",
-    family="response",
+    family=RESPONSE,
     sides={
         "F is at least n²": _total,
         "F moves one way": lambda m: against_zero(m.constant("sigma")[:, None] * _rate(m)),

@@ -7,6 +7,7 @@ from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
 from tokendyn.row import Conclusion, Row, Run, smallest
+from tokendyn.sampling import RESPONSE
 
 
 def token_energies(moment: Moment) -> Tensor:
@@ -34,7 +35,7 @@ def _curve(run: Run) -> Tensor:
 
 T4 = Row(
     id="T4",
-    family="response",
+    family=RESPONSE,
     sides={
         "energy is non-negative": lambda m: against_zero(token_energies(m)),
         "the rate is positive": lambda m: against_zero(m.constant("lambda")[:, None]),
