@@ -10,7 +10,7 @@ verify: $(INSTALLED)  ## check every theorem, then audit a real pretrained Trans
 	$(BIN)/tokendyn audit albert --json audit.json || test $$? -eq 3  # 3: no network, said in the message
 
 test: verify  ## the same, then the test suite with its coverage bar
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --cov --cov-report=term
 
 lint: $(INSTALLED)  ## style, types and the import contract
 	$(BIN)/ruff check .
