@@ -79,6 +79,7 @@ from theory.system import ExplicitSystem, Setting
 from theory.theorem import AT_LEAST, EQUAL, MORE_THAN, Claim, Examples, Planted, Sides, Theorem
 from theory.theorems.convergence import row_of_attention
 from theory.theorems.pairwise import T1
+from theory.theorems.thresholds import PENCIL_STEPS
 from theory.theorems.thresholds import bound as comparison
 from theory.theorems.thresholds import rate as pencil_rate
 from theory.verdict import Grade, Verdict, every, fails, holds, undecided
@@ -352,6 +353,21 @@ def _decay(key: str) -> tuple[Step, ...]:
     )
 
 
+WITH_METRIC = Instance.of(
+    score=[[1, 2], [-3, -1]],
+    value=[[-1, 4], [0, -2]],
+    metric=[[1, 1], [1, 6]],
+    tokens=[[1, 2], [0, -1], [3, 1]],
+    setting=CAUSAL,
+)
+UNSTABLE = Instance.of(
+    score=[[1, 0], [0, 1]],
+    value=[[-1, 0], [0, 1]],
+    metric=[[1, 0], [0, 1]],
+    tokens=[[1, 2], [0, 1]],
+    setting=CAUSAL,
+)
+
 T14 = Theorem(
     id="T14",
     kind="theorem",
@@ -384,20 +400,8 @@ T14 = Theorem(
     concludes="X(t) → 0 from every start",
     formula=CONVERGES,
     examples=Examples(
-        witness=Instance.of(
-            score=[[1, 2], [-3, -1]],
-            value=[[-1, 4], [0, -2]],
-            metric=[[1, 1], [1, 6]],
-            tokens=[[1, 2], [0, -1], [3, 1]],
-            setting=CAUSAL,
-        ),
-        near_miss=Instance.of(
-            score=[[1, 0], [0, 1]],
-            value=[[-1, 0], [0, 1]],
-            metric=[[1, 0], [0, 1]],
-            tokens=[[1, 2], [0, 1]],
-            setting=CAUSAL,
-        ),
+        witness=WITH_METRIC,
+        near_miss=UNSTABLE,
         missing=LYAPUNOV_METRIC.key,
         boundary=Instance.of(
             score=[[1, 2], [0, 1]],
@@ -582,20 +586,8 @@ T14b = Theorem(
     r"they all decay at the first rate. How long the asymptotics take is not claimed.",
     concludes="token k decays at the rate |max Re λ(V)|/k from almost every start",
     examples=Examples(
-        witness=Instance.of(
-            score=[[1, 2], [-3, -1]],
-            value=[[-1, 4], [0, -2]],
-            metric=[[1, 1], [1, 6]],
-            tokens=[[1, 2], [0, -1], [3, 1]],
-            setting=CAUSAL,
-        ),
-        near_miss=Instance.of(
-            score=[[1, 0], [0, 1]],
-            value=[[-1, 0], [0, 1]],
-            metric=[[1, 0], [0, 1]],
-            tokens=[[1, 2], [0, 1]],
-            setting=CAUSAL,
-        ),
+        witness=WITH_METRIC,
+        near_miss=UNSTABLE,
         missing=LYAPUNOV_METRIC.key,
         boundary=Instance.of(
             score=[[1, 2], [0, 1]],
@@ -801,14 +793,7 @@ T14f = Theorem(
             MatrixIdentity(x_i.T * W * x_i, x_i.T * sym(W) * x_i),
             r"The largest score is at least the self score, which every token sees.",
         ),
-        Step(
-            Given(r"\lambda > 0", ("A definite", "W positive")),
-            r"Both matrices of the pencil are positive definite.",
-        ),
-        Step(
-            Cited(r"x_i^\top W_s x_i \ge \lambda\, x_i^\top(\sigma A)x_i = 2\lambda E_i", "horn2012"),
-            r"Rayleigh quotient of the pencil $(W_s, \sigma A)$.",
-        ),
+        *PENCIL_STEPS,
         Step(Argued(r"\sigma\dot E_i \ge 2\lambda E_i - \kappa_i", (1, 2, 3, 4, 6)), r"Put together."),
         Step(
             Equality(

@@ -18,6 +18,17 @@ rate = Symbol("lambda", positive=True)
 bound = kappa / (2 * rate) + (start - kappa / (2 * rate)) * exp(2 * rate * t)
 FREE_ENERGY_OF_ROW = row_of_attention(FREE_ENERGY)
 
+PENCIL_STEPS = (
+    Step(
+        Given(r"\lambda > 0", ("A definite", "W positive")),
+        r"Both matrices of the pencil are positive definite.",
+    ),
+    Step(
+        Cited(r"x_i^\top W_s x_i \ge \lambda\, x_i^\top(\sigma A)x_i = 2\lambda E_i", "horn2012"),
+        r"Rayleigh quotient of the pencil $(W_s, \sigma A)$.",
+    ),
+)
+
 T4 = Theorem(
     id="T4",
     kind="theorem",
@@ -56,14 +67,7 @@ T4 = Theorem(
             MatrixIdentity(x_i.T * W * x_i, x_i.T * sym(W) * x_i),
             r"The largest score is at least the self score.",
         ),
-        Step(
-            Given(r"\lambda > 0", ("A definite", "W positive")),
-            r"Both matrices of the pencil are positive definite.",
-        ),
-        Step(
-            Cited(r"x_i^\top W_s x_i \ge \lambda\, x_i^\top(\sigma A)x_i = 2\lambda E_i", "horn2012"),
-            r"Rayleigh quotient of the pencil $(W_s, \sigma A)$.",
-        ),
+        *PENCIL_STEPS,
         Step(Argued(r"\sigma\dot E_i \ge 2\lambda E_i - \kappa_n", (1, 2, 3, 4, 6)), r"Put together."),
         Step(
             Equality(Derivative(bound, t), 2 * rate * bound - kappa),
