@@ -27,7 +27,7 @@ from tokendyn.pairing.certificates import needed
 from tokendyn.sampling import instances
 from tokendyn.verify import trajectories
 
-KINDS = {"T11": "divergence", "T11b": "boundedness", "T13": "divergence"}
+KINDS = {"T11": "divergence", "T11b": "boundedness", "T11c": "divergence", "T13": "divergence"}
 BARE = Instance.of(score=[[1]], value=[[1]])
 
 
@@ -94,6 +94,7 @@ def test_hypotheses_both_ways(identifier):
         "score margin": {"margin": fmpq(100)},
         "response margin": {"margin": fmpq(100)},
         "response block": {"multiplier": fmpq(-1)},
+        "joint block": {"margin": fmpq(100)},
         "opposite response block": {"multiplier": fmpq(0)},
         "response blocks": {"multiplier": fmpq(1, 4)},
         "self term": {"multiplier": fmpq(-1)},
@@ -212,3 +213,38 @@ def test_tied_values_relax_the_condition_by_one_plus_k(k):
     nu = NU / (1 + k)
     certificate = with_constant(W, W * k, identity(2) * (1 + k), nu, 4 - nu)
     assert check(*certificate).holds is (nu < 4)
+
+
+# T11c
+
+
+@st.composite
+def any_choice(draw) -> Instance:
+    """Weights near the border: V close to M⁻¹W, W_s close to a multiple of M."""
+    d = draw(st.integers(1, 2))
+    halves = st.integers(-4, 4).map(lambda k: fmpq(k, 2))
+    metric = identity(d) * draw(st.sampled_from([fmpq(1), fmpq(2)]))
+    corner, skew = (fmpq_mat(d, d, [draw(halves) for _ in range(d * d)]) for _ in range(2))
+    nu, eta = (draw(st.integers(0, 4).map(lambda k: fmpq(k, 2))) for _ in range(2))
+    score = metric * draw(st.integers(0, 5)) + skew - skew.transpose()
+    value = metric.inv() * (score + corner)
+    return Instance.of(
+        score=score, value=value, metric=metric, multiplier=nu, margin=eta, tokens=[[1] * d, [2] * d]
+    )
+
+
+@given(any_choice())
+@settings(max_examples=200)
+def test_the_pair_certificate_is_the_checkers_condition(instance):
+    """T11c's hypotheses hold exactly where `check` accepts (c, μ) = (1, ν/2); T11's imply them."""
+    accepted = check(*layer_and_certificate("T11c", instance))
+    assert accepted.status is not Status.UNDECIDED
+    assert accepted.holds == statement("T11c").applies(instance).holds
+    if statement("T11").applies(instance).holds:
+        assert accepted.holds
+
+
+def test_the_pair_certificate_certifies_what_T11_does_not():  # noqa: N802
+    witness = statement("T11c").examples.witness
+    assert statement("T11c").applies(witness).holds
+    assert statement("T11").applies(witness).fails

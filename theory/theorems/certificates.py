@@ -1,4 +1,4 @@
-"""T11, T11b, T13, T13b: a metric that certifies growth, or boundedness, of the largest token."""
+"""T11, T11b, T11c, T13, T13b: a metric that certifies growth, or boundedness, of the largest token."""
 
 from collections.abc import Callable
 from itertools import accumulate
@@ -117,16 +117,21 @@ def _margin_positive(instance: Instance) -> Verdict:
     return (holds if eta > 0 else fails)(Grade.EXACT, f"η = {eta}")
 
 
-def _block(bound: fmpq_mat, corner: fmpq_mat) -> Verdict:
-    """[[B, N], [Nᵀ, B]] ⪰ 0, that is |uᵀNv| ≤ ½(uᵀBu + vᵀBv) for all u, v."""
-    rows = [(bound, corner), (corner.transpose(), bound)]
+def _block(top: fmpq_mat, corner: fmpq_mat, bottom: fmpq_mat) -> Verdict:
+    """[[top, corner], [cornerᵀ, bottom]] ⪰ 0."""
+    rows = [(top, corner), (corner.transpose(), bottom)]
     entries = [[*p, *q] for left, right in rows for p, q in zip(left.tolist(), right.tolist(), strict=True)]
     return semidefinite(symmetric_part(fmpq_mat(entries)))
 
 
+def _joint_block(instance: Instance, metric: fmpq_mat, nu: fmpq, eta: fmpq) -> Verdict:
+    corner = (metric * instance.value - instance.form) * fmpq(1, 2)
+    return _block(symmetric_part(instance.form) - metric * (eta + nu / 2), corner, metric * (nu / 2))
+
+
 def _response_block(sign: int) -> Decide:
     return lambda instance, metric, nu, eta: _block(
-        metric * nu, metric * instance.value - instance.form * sign
+        metric * nu, metric * instance.value - instance.form * sign, metric * nu
     )
 
 
@@ -135,7 +140,8 @@ def _response_blocks(instance: Instance, metric: fmpq_mat, nu: fmpq, eta: fmpq) 
     """At the offsets ±1 … ±(n−1), with R^{−r} read as (R^r)ᵀ."""
     query, key, response = instance.parameters["query"], instance.parameters["key"], metric * instance.value
     turns = [turn for power in _powers(instance) for turn in (power, power.transpose())]
-    return every(_block(metric * nu, response - query.transpose() * turn * key) for turn in turns)
+    bound = metric * nu
+    return every(_block(bound, response - query.transpose() * turn * key, bound) for turn in turns)
 
 
 @_with_turns
@@ -167,6 +173,11 @@ METRIC_POSITIVE = _on_choice("M positive", r"M = M^\top \succ 0", _metric_positi
 SCORE_MARGIN = _on_choice("score margin", r"W_s \succeq (\nu+\eta)M", _score_margin)
 RESPONSE_BLOCK = _on_choice("response block", rf"{BLOCK},\ N = MV - W", _response_block(1))
 OPPOSITE_BLOCK = _on_choice("opposite response block", rf"{BLOCK},\ N = MV + W", _response_block(-1))
+JOINT_BLOCK = _on_choice(
+    "joint block",
+    r"\begin{pmatrix} W_s-(\eta+\frac\nu2)M & \frac12(MV-W) \\ \frac12(MV-W)^\top & \frac\nu2M \end{pmatrix} \succeq 0",
+    _joint_block,
+)
 RESPONSE_BLOCKS = _on_choice(
     "response blocks",
     rf"{BLOCK},\ N = MV - Q^\top R^rK,\ r = \pm1,\dots,\pm(n-1)",
@@ -301,7 +312,6 @@ def _steps(
     `nu_from` says why ν ≥ 0; `margin` and `positive` are the keys of the score margin and of the metric.
     """
     bound = 2 + len(pair_steps)  # the step that bounds each pair
-    curve = kappa / (2 * eta) + (start - kappa / (2 * eta)) * exp(2 * sign * eta * t)
     return (
         *_rate_steps(metric),
         *pair_steps,
@@ -331,8 +341,16 @@ def _steps(
             ),
             r"Lower bound on the attended score, less the average of the pairs' bounds.",
         ),
+        *_growth_steps(sign, (1, 2, *range(bound, bound + 7)), positive),
+    )
+
+
+def _growth_steps(sign: int, uses: tuple[int, ...], positive: str) -> tuple[Step, ...]:
+    """From the bound on each token's rate, which steps `uses` give, to the largest energy over time."""
+    curve = kappa / (2 * eta) + (start - kappa / (2 * eta)) * exp(2 * sign * eta * t)
+    return (
         Step(
-            Argued(_energy_text(sign), (1, 2, *range(bound, bound + 7))),
+            Argued(_energy_text(sign), uses),
             r"Put together, for every token.",
         ),
         Step(
@@ -418,8 +436,8 @@ T11 = Theorem(
     steps=_plain_steps(1, "response block"),
     source="Stated here.",
     remark=r"No symmetry of $A$ or $W$ is needed. $\nu\ge0$ follows, and so does $(MV)_s\succeq\eta M$: every eigenvalue of $V$ has "
-    r"real part at least $\eta$. Nothing is claimed of a token that is not a largest one, nor below the threshold. Sufficient only; the "
-    r"checker of `tokendyn certify` uses one joint block, which is weaker.",
+    r"real part at least $\eta$. Nothing is claimed of a token that is not a largest one, nor below the threshold. Sufficient only; "
+    r"T11c asks for less.",
     concludes="max E ≥ κ_n/(2η) + (max E(0) − κ_n/(2η)) e^{2ηt}: divergence above the threshold",
     formula=_energy_text(1),
     examples=Examples(
@@ -463,6 +481,96 @@ T11b = Theorem(
         near_miss=_plain(-1, [[1]], score=[[1]], value=[[1]], multiplier=2, margin=1),
         missing="score margin",
         boundary=_plain(-1, [[1]]),
+    ),
+    wrong=_scaled(),
+)
+
+
+# T11c
+
+
+def _joint_pairs(e: ExplicitSystem) -> Sides:
+    energies = [quadratic(e.M, e.token(i)) / 2 for i in range(e.n)]
+    return [
+        (
+            quadratic(e.M * e.V, e.token(i), e.token(k)),
+            e.s[i, k] - e.s[i, i] + (nu + 2 * eta) * energies[i] - nu * energies[k],
+        )
+        for i in range(e.n)
+        for k in range(e.n)
+    ]
+
+
+JOINT_PAIR = r"x_i^\top MVx_j \ge s_{ij} - s_{ii} + (\nu+2\eta)E_i - \nu E_j"
+
+T11c = Theorem(
+    id="T11c",
+    kind="theorem",
+    title="Pair certificate",
+    statement=r"T11 holds with one joint condition in place of its two: let $M=M^\top\succ0$, $\nu$ and $\eta>0$ make the block of "
+    r"$W_s-(\eta+\frac\nu2)M$, $\frac12(MV-W)$ and $\frac\nu2M$ positive semidefinite. Then $E_i=\frac12x_i^\top Mx_i$ obeys "
+    r"$\dot E_i\ge(\nu+2\eta)E_i-\nu\max_jE_j-\kappa_n$, and the largest energy diverges at least like $e^{2\eta t}$ once above "
+    r"$\kappa_n/(2\eta)$.",
+    hypotheses=(METRIC_POSITIVE, JOINT_BLOCK, MARGIN_POSITIVE),
+    claims=tuple(
+        Claim("each pair", JOINT_PAIR, AT_LEAST, _joint_pairs) if claim.name == "each pair" else claim
+        for claim in T11.claims
+    ),
+    steps=(
+        *_rate_steps(M),
+        Step(
+            MatrixIdentity(
+                x_i.T * (sym(W) - (eta + nu / 2) * M) * x_i
+                + (x_i.T * (M * V - W) * x_j + x_j.T * (M * V - W).T * x_i) / 2
+                + nu * x_j.T * M * x_j / 2,
+                x_i.T * M * V * x_j
+                - x_i.T * W * x_j
+                + x_i.T * W * x_i
+                - (nu + 2 * eta) * x_i.T * M * x_i / 2
+                + nu * x_j.T * M * x_j / 2,
+            ),
+            r"The quadratic form of the joint block at $(x_i,x_j)$.",
+        ),
+        Step(
+            Argued(JOINT_PAIR, (3,), ("joint block",)),
+            r"It is non-negative, and $s_{ij}=x_i^\top Wx_j$.",
+        ),
+        Step(
+            Given(r"\nu \ge 0", ("M positive", "joint block")),
+            r"The block has $\frac\nu2M$ on its diagonal.",
+        ),
+        Step(
+            SumIdentity(
+                Sum(P[j] * ((nu + 2 * eta) * own - nu * largest), over(j)),
+                (nu + 2 * eta) * own - nu * largest,
+                SOFTMAX,
+                NORMALISER,
+            ),
+            r"Averaged over the keys, with $E_j\le E_*$, the largest energy.",
+        ),
+        Step(
+            FromLemma("L2", FREE_ENERGY_OF_ROW, row_of_attention),
+            r"The attended score is at most $\kappa_n$ below the self score $s_{ii}$, one of the scores.",
+        ),
+        *_growth_steps(1, (1, 2, 4, 5, 6, 7), "M positive"),
+    ),
+    source="Stated here; what `tokendyn certify` proves of a layer with one head and without rotary encoding.",
+    remark=r"It contains T11, whose block and margin imply the joint block, and T4's threshold for the largest token ($M=A$, $\nu=0$). "
+    r"$(M,-V)$ in place of $(M,V)$ certifies boundedness, as T11b does.",
+    concludes="max E ≥ κ_n/(2η) + (max E(0) − κ_n/(2η)) e^{2ηt}: divergence above the threshold",
+    formula=_energy_text(1),
+    examples=Examples(
+        witness=Instance.of(
+            score=[[2]],
+            value=[[3]],
+            metric=[[1]],
+            multiplier=fmpq(1, 2),
+            margin=fmpq(1, 2),
+            tokens=[[1], [-2]],
+        ),
+        near_miss=_plain(1, [[1]], score=[[1]], value=[[-1]], multiplier=2, margin=1),
+        missing="joint block",
+        boundary=_plain(1, [[1]]),
     ),
     wrong=_scaled(),
 )

@@ -1,4 +1,4 @@
-"""T11, T11b, T13, T13b: certificates that hold by construction, and the largest token's energy."""
+"""T11, T11b, T11c, T13, T13b: certificates that hold by construction, and the largest token's energy."""
 
 import math
 from collections.abc import Callable
@@ -137,6 +137,28 @@ def _random_plain(sign: int, block: str) -> Callable[[Keys, int, int, int, Gener
         }
 
     return random
+
+
+def _random_joint(keys: Keys, batch: int, n: int, d: int, generator: Generator) -> dict[str, Tensor]:
+    """T11c: MV = W + N with N and ν free, then W_s as Schur's complement NM⁻¹Nᵀ/(2ν) needs it."""
+    metric = _random_metric(batch, d, generator)
+    corner = _column(_uniform(batch, generator, 0, 1)) * _gaussian(batch, d, generator)
+    nu, eta = _column(_uniform(batch, generator, 0.1, 1)), _column(_uniform(batch, generator, 0.05, 1))
+    if "margin positive" not in keys:
+        eta = -eta
+    excess = random_form(frozenset({"W positive"}), "W", batch, d, generator)
+    score = (eta + nu / 2 + SLACK) * metric + _column(_uniform(batch, generator, 0.01, 1)) * excess
+    score = score + observables.symmetric_part(corner @ torch.linalg.solve(metric, corner.mT)) / (2 * nu)
+    if "joint block" not in keys:
+        score = random_form(frozenset(), "W", batch, d, generator)
+    flip = _flip("M positive", keys, batch, generator)
+    return {
+        "score": score,
+        "value": flip * torch.linalg.solve(metric, corner + score),
+        "metric": flip * metric,
+        "multiplier": flip * nu,
+        "margin": eta,
+    }
 
 
 def _random_rotary(batch: int, d: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -278,6 +300,29 @@ def _exact_plain(sign: int, block: str) -> Callable[[Callable, Keys, int, int], 
     return exact
 
 
+def _exact_joint(draw: Callable, keys: Keys, n: int, d: int) -> dict:
+    metric = _exact_form(draw, "M", d, "M symmetric")
+    corner = rational_matrix("N", exact_matrix(draw, d, d, st.integers(-1, 1)))
+    nu, eta = fmpq(draw(st.integers(0, 4)), 2), fmpq(draw(st.integers(1, 4)), 2)
+    if nu == 0:  # then only N = 0 will do
+        corner = corner * 0
+    if "margin positive" not in keys:
+        eta = -eta
+    excess = _exact_form(draw, "W", d) * draw(st.integers(0, 1))
+    complement = corner * metric.solve(corner.transpose()) * (1 / (2 * nu) if nu else fmpq(0))
+    score = metric * (eta + nu / 2) + complement + excess
+    if "joint block" not in keys:
+        score = excess
+    flip = _exact_flip(draw, "M positive", keys)
+    return {
+        "score": score,
+        "value": metric.solve(corner + score) * flip,
+        "metric": metric * flip,
+        "multiplier": nu * flip,
+        "margin": eta,
+    }
+
+
 def _exact_turn(draw: Callable, keys: Keys, n: int, d: int, half: Fraction, wide: bool) -> fmpq_mat:
     """A plane turned by 2·arctan(half), or by 90° if `wide`; other lengths if R need not be orthogonal."""
     turn, first = identity(d), draw(st.integers(0, max(d - 2, 0)))
@@ -386,11 +431,11 @@ def _balance(own: float, moved: float) -> fmpq:
     return min(powers, key=lambda c: max(own / nearest_float(c**2), moved * nearest_float(c**2)))
 
 
-def _row(identifier: str, family: Family, sign: int, metric: Metric) -> Row:
+def _row(identifier: str, family: Family, sign: int, metric: Metric, **others: Sides) -> Row:
     return Row(
         id=identifier,
         family=family,
-        sides=_sides(sign, metric),
+        sides={**_sides(sign, metric), **others},
         conclusions=(_largest_stays_beyond(sign, metric),),
         horizon=1.5,
         trajectories=30,
@@ -404,5 +449,17 @@ T11b = _row(
     -1,
     _chosen,
 )
+
+
+def _joint_pairs(moment: Moment) -> tuple[Tensor, Tensor]:
+    metric, scores = _chosen(moment), moment.system.scores(moment.x)
+    E = observables.token_energy(moment.x, metric)
+    nu, eta = (moment.constant(name)[:, None, None] for name in ("nu", "eta"))
+    own = scores.diagonal(dim1=1, dim2=2)[:, :, None]
+    bound = scores - own + (nu + 2 * eta) * E[:, :, None] - nu * E[:, None]
+    return (moment.x @ metric @ moment.value @ moment.x.mT).flatten(1), bound.flatten(1)
+
+
+T11c = _row("T11c", Family(_random_joint, _exact_joint), 1, _chosen, **{"each pair": _joint_pairs})
 T13 = _row("T13", Family(_random_offsets, _exact_offsets), 1, _chosen)
 T13b = _row("T13b", Family(_random_turned, _exact_turned), 1, _response)
