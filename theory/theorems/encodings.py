@@ -164,7 +164,7 @@ T12b = Theorem(
     claims=(
         Claim("encodings differ", r"(p_i-p_j)^\top W(p_i-p_j) > 0", MORE_THAN, for_pairs(_separations)),
         Claim(
-            "eigenvalues of P⁰ are positive",
+            "attention at zero has positive eigenvalues",
             r"\min\mathrm{Re}\,\lambda(P^0) > 0",
             MORE_THAN,
             lambda e: [(floor, 0)],

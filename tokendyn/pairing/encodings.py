@@ -140,7 +140,7 @@ T12b = Row(
     family=_with_positions(VALUE),
     sides={
         "encodings differ": _separations,
-        "eigenvalues of P⁰ are positive": lambda m: against_zero(m.constant("mu_0")[:, None]),
+        "attention at zero has positive eigenvalues": lambda m: against_zero(m.constant("mu_0")[:, None]),
         "rate of the linearisation": lambda m: (
             m.constant("alpha_0")[:, None],
             (m.constant("c") * m.constant("mu_0") * m.constant("alpha"))[:, None],
