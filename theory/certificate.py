@@ -17,7 +17,7 @@ from typing import Any
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
 
 from theory.definiteness import inertia, positive_definite
-from theory.enclosure import PRECISION
+from theory.enclosure import PRECISION, rational_point
 from theory.errors import InputError
 from theory.layer import Form, Layer, rational
 from theory.proposals import smallest_pencil_eigenpair
@@ -119,7 +119,7 @@ def conditions(certificate: Certificate, layer: Layer) -> Iterator[tuple[str, Fo
             corner = _minus(response, form, score)
             yield (
                 f"head {number}, offset {offset}",
-                _block(own * score - share - metric * energy, corner, metric * energy),
+                block(own * score - share - metric * energy, corner, metric * energy),
             )
     yield "Σ S_h ⪰ ηM", total
 
@@ -132,7 +132,7 @@ def _minus(response: fmpq_mat, form: Form, score: fmpq) -> Form:
         return (arb_mat(response) - form * arb(score)) * arb(0.5)
 
 
-def _block(top: fmpq_mat, corner: Form, bottom: fmpq_mat) -> Form:
+def block(top: fmpq_mat, corner: Form, bottom: fmpq_mat) -> Form:
     """[[top, corner], [cornerᵀ, bottom]]."""
     size = top.nrows()
     upper = [[*top.tolist()[i], *corner.tolist()[i]] for i in range(size)]
@@ -161,14 +161,9 @@ def semidefinite(matrix: Form) -> Verdict:
 def _centre(matrix: arb_mat) -> tuple[fmpq_mat, fmpq]:
     """Symmetric rational centre, and a bound on the norm of the error."""
     rows = matrix.tolist()
-    centre = fmpq_mat([[_rational(entry.mid()) for entry in row] for row in rows])
-    radii = symmetric_part(fmpq_mat([[_rational(entry.rad().upper()) for entry in row] for row in rows]))
+    centre = fmpq_mat([[rational_point(entry.mid()) for entry in row] for row in rows])
+    radii = symmetric_part(fmpq_mat([[rational_point(entry.rad().upper()) for entry in row] for row in rows]))
     return symmetric_part(centre), max(sum(row, fmpq(0)) for row in radii.tolist())
-
-
-def _rational(point: arb) -> fmpq:
-    mantissa, exponent = point.man_exp()
-    return fmpq(mantissa) * fmpq(2) ** int(exponent)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 import numpy as np
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
 
+from theory.enclosure import rational_point
 from theory.proposals import dyadic, eigenpairs, smallest_pencil_eigenpair
 from theory.verdict import Grade, Verdict, fails, holds, undecided
 from theory.weights import identity
@@ -157,6 +158,5 @@ def decimal(value: fmpq | arb, digits: int = 4) -> str:
 def decimal_bound(value: fmpq | arb, rounding: str) -> str:
     """A four-digit decimal certainly ≤ the value (ROUND_FLOOR) or ≥ it (ROUND_CEILING)."""
     ball = arb(value)
-    mantissa, exponent = (ball.lower() if rounding == ROUND_FLOOR else ball.upper()).man_exp()
-    end = fmpq(mantissa) * fmpq(2) ** int(exponent)
+    end = rational_point(ball.lower() if rounding == ROUND_FLOOR else ball.upper())
     return f"{Context(prec=4, rounding=rounding).divide(Decimal(int(end.p)), Decimal(int(end.q))):g}"

@@ -63,6 +63,12 @@ def _power(base: arb, exponent: int) -> arb:
     return power if exponent >= 0 else 1 / power
 
 
+def rational_point(point: arb) -> fmpq:
+    """The exact value of a ball of radius 0, such as a midpoint or an end."""
+    mantissa, exponent = point.man_exp()
+    return fmpq(mantissa) * fmpq(2) ** int(exponent)
+
+
 def enclose_constant(expression: Expr) -> arb:
     """A ball around an expression without free symbols."""
     with ctx.workprec(PRECISION):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 
 from flint import acb_mat, arb, ctx, fmpq, fmpq_mat
 from sympy import Expr, Symbol
@@ -60,10 +61,8 @@ def skewness(matrix: fmpq_mat) -> arb:
     skew = matrix - symmetric_part(matrix)
     if not any(skew.entries()):
         return arb(0)
-    largest = arb(0)
-    for value in eigenvalues(metric.solve(skew)):  # similar to it, with purely imaginary eigenvalues
-        largest = largest.max(value.imag)
-    return largest
+    similar = eigenvalues(metric.solve(skew))  # purely imaginary, in conjugate pairs
+    return reduce(arb.max, (value.imag for value in similar), arb(0))
 
 
 def _encoded_attention(instance: Instance) -> acb_mat | None:
@@ -94,18 +93,12 @@ def _rate_at_zero(instance: Instance) -> arb:
 
 
 def _largest_real(matrix: acb_mat) -> arb:
-    largest, *rest = (value.real for value in ball_eigenvalues(matrix))
-    for real in rest:
-        largest = largest.max(real)
-    return largest
+    return reduce(arb.max, (value.real for value in ball_eigenvalues(matrix)))
 
 
 def _extreme(instance: Instance, sign: int) -> arb:
     """The smallest of sign·Re λ over the eigenvalues of V, summed over the heads."""
-    smallest, *rest = (sign * value.real for value in eigenvalues(instance.value_sum))
-    for real in rest:
-        smallest = smallest.min(real)
-    return smallest
+    return reduce(arb.min, (sign * value.real for value in eigenvalues(instance.value_sum)))
 
 
 def _spectral_norm(instance: Instance) -> arb:
@@ -146,7 +139,7 @@ CONSTANTS: dict[Symbol, Callable[[Instance], arb | int | fmpq]] = {
     notation.lam: _pencil,
     **{
         symbol: lambda instance, name=name: (
-            arb.nan() if instance.number(name) is None else instance.number(name)
+            instance.number(name) if name in instance.parameters else arb.nan()
         )
         for symbol, name in SCALARS.items()
     },

@@ -10,7 +10,7 @@ from theory import notation
 from theory.definiteness import decimal, positive_definite
 from theory.eigenpairs import hurwitz, positive_eigenvalue
 from theory.instance import Instance
-from theory.verdict import Grade, Verdict, fails, holds, undecided
+from theory.verdict import Grade, Verdict, exactly, fails, holds, undecided
 from theory.weights import symmetric_part
 
 
@@ -104,25 +104,19 @@ def _left_eigenvector(instance: Instance) -> Verdict:
     gap = instance.value.transpose() * instance.ell - instance.ell * instance.number("rate")
     if not any(instance.ell.entries()):
         return fails(Grade.EXACT, "ℓ = 0 is no eigenvector")
-    return _exactly(not any(gap.entries()), "ℓᵀV − μℓᵀ, computed exactly")
+    return exactly(not any(gap.entries()), "ℓᵀV − μℓᵀ, computed exactly")
 
 
 def _rate_positive(instance: Instance) -> Verdict:
     rate = instance.number("rate")
     if rate is None:
         return positive_eigenvalue(instance.value)
-    return _exactly(rate > 0, f"μ = {rate}")
-
-
-def _exactly(truth: bool, reason: str = "") -> Verdict:
-    return holds(Grade.EXACT, reason) if truth else fails(Grade.EXACT, reason)
+    return exactly(rate > 0, f"μ = {rate}")
 
 
 def _on_start(decide: Callable[[Instance], bool]) -> Callable[[Instance], Verdict]:
     def guarded(instance: Instance) -> Verdict:
-        return (
-            undecided("a condition on the start") if instance.tokens is None else _exactly(decide(instance))
-        )
+        return undecided("a condition on the start") if instance.tokens is None else exactly(decide(instance))
 
     return guarded
 
@@ -206,17 +200,17 @@ W_ROTATION = Hypothesis(
     "W rotation",
     r"W = \begin{pmatrix} a & -b \\ b & a \end{pmatrix}",
     "weights",
-    lambda i: _exactly(_rotation(i), "d = 2 and W commutes with rotations"),
+    lambda i: exactly(_rotation(i), "d = 2 and W commutes with rotations"),
 )
 A_MINUS_W_TRANSPOSED = Hypothesis(
     "A minus W transposed",
     r"A = -W^\top",
     "weights",
-    _with_response(lambda i: _exactly(i.response == -i.form.transpose())),
+    _with_response(lambda i: exactly(i.response == -i.form.transpose())),
 )
 STEEP_ROTATION = Hypothesis(
     "steep rotation",
     r"0 < W_{11} < |W_{21}|",
     "weights",
-    lambda i: _exactly(i.weights.dim > 1 and 0 < i.form[0, 0] < abs(i.form[1, 0])),
+    lambda i: exactly(i.weights.dim > 1 and 0 < i.form[0, 0] < abs(i.form[1, 0])),
 )

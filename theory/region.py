@@ -12,7 +12,7 @@ from theory.errors import InputError
 from theory.expressions import parse_expression
 from theory.one_line import sentence
 from theory.semialgebraic.angles import ball
-from theory.verdict import Grade, Status, Verdict, every, fails, holds, undecided
+from theory.verdict import Grade, Status, Verdict, every, exactly, fails, holds, undecided
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +130,7 @@ def text(condition: Boolean) -> str:
 def decide(condition: Boolean, point: Mapping[Symbol, Expr]) -> Verdict:
     """A condition at constant values of its symbols: three-valued, exact or by balls."""
     if isinstance(condition, BooleanAtom):
-        return (holds if condition == true else fails)(Grade.EXACT)
+        return exactly(condition == true)
     if isinstance(condition, And):
         return every(decide(part, point) for part in condition.args)
     if isinstance(condition, Or):
@@ -139,7 +139,7 @@ def decide(condition: Boolean, point: Mapping[Symbol, Expr]) -> Verdict:
         return best[0] if best else every(verdicts)
     gap = (condition.lhs - condition.rhs).xreplace(dict(point)).doit().expand(trig=True)
     if gap.is_Rational:
-        return (holds if condition.func(gap, 0) == true else fails)(Grade.EXACT, str(condition))
+        return exactly(condition.func(gap, 0) == true, str(condition))
     try:
         enclosed = ball(gap)
     except TypeError:

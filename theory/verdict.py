@@ -68,6 +68,11 @@ def undecided(reason: str, margin: str = "") -> Verdict:
     return Verdict(Status.UNDECIDED, Grade.FLOAT, reason, margin)
 
 
+def exactly(truth: bool, reason: str = "") -> Verdict:
+    """A truth decided in exact arithmetic."""
+    return (holds if truth else fails)(Grade.EXACT, reason)
+
+
 def every(verdicts: Iterable[Verdict]) -> Verdict:
     """Conjunction: a failure wins, then an undecided part; the weakest grade is kept."""
     verdicts = list(verdicts)

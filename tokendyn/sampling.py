@@ -61,6 +61,11 @@ def _forced_size(family: Family, keys: Keys, n: int, d: int) -> tuple[int, int]:
     return 3 if "tokens mirrored" in keys else family.count or n, family.dimension or d
 
 
+def uniform(batch: int, low: float, high: float, generator: Generator) -> Tensor:
+    """Numbers (batch,) between low and high."""
+    return low + (high - low) * torch.rand(batch, dtype=torch.float64, generator=generator)
+
+
 def _start(keys: Keys, x: Tensor, weights: Mapping[str, Tensor], generator: Generator) -> Tensor:
     """Tokens that satisfy the hypotheses on the start; a tenth of the rows get a special position."""
     batch, n, _ = x.shape

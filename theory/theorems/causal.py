@@ -79,10 +79,10 @@ from theory.system import ExplicitSystem, Setting
 from theory.theorem import AT_LEAST, EQUAL, MORE_THAN, Claim, Examples, Planted, Sides, Theorem
 from theory.theorems.convergence import row_of_attention
 from theory.theorems.pairwise import T1
-from theory.theorems.thresholds import PENCIL_STEPS
+from theory.theorems.thresholds import PENCIL_CLAIMS, PENCIL_STEPS
 from theory.theorems.thresholds import bound as comparison
 from theory.theorems.thresholds import rate as pencil_rate
-from theory.verdict import Grade, Verdict, every, fails, holds, undecided
+from theory.verdict import Grade, Verdict, every, exactly, fails, holds, undecided
 from theory.weights import symmetric_part
 
 CAUSAL, TWO_HEADS = Setting(causal=True), Setting(causal=True, heads=2)
@@ -139,7 +139,7 @@ def _close_pair(instance: Instance) -> Verdict:
         instance.form[0, 0] ** 2 * instance.weights.scale_squared,
     )  # W > 0, W²
     met = first == 0 != second and form > 0 and squared * second**4 <= 1 and fmpq(9, 10) <= third / second < 1
-    return (holds if met else fails)(Grade.EXACT, f"tokens {first}, {second}, {third}")
+    return exactly(met, f"tokens {first}, {second}, {third}")
 
 
 LYAPUNOV_METRIC = Hypothesis(
@@ -756,13 +756,7 @@ T14f = Theorem(
     r"diverges at least like $e^{\lambda t}$ once $E_i$ exceeds $\kappa_i/(2\lambda)$; the first token always does, unless it is 0.",
     hypotheses=(A_SYMMETRIC, A_DEFINITE, W_POSITIVE),
     claims=(
-        Claim(
-            "energy is non-negative",
-            r"E_i \ge 0",
-            AT_LEAST,
-            for_tokens(lambda e, i: (sigma * token_energy(e, i), 0)),
-        ),
-        Claim("the rate is positive", r"\lambda > 0", MORE_THAN, lambda e: [(lam, 0)]),
+        *PENCIL_CLAIMS,
         Claim(
             "energy inequality",
             r"\sigma\dot E_i \ge 2\lambda E_i - \kappa_i",

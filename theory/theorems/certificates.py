@@ -22,7 +22,7 @@ from sympy import (
     true,
 )
 
-from theory.certificate import semidefinite
+from theory.certificate import block, semidefinite
 from theory.definiteness import positive_definite
 from theory.derivation import (
     FIXED,
@@ -47,7 +47,7 @@ from theory.theorem import AT_LEAST, MORE_THAN, Claim, Examples, Planted, Sides,
 from theory.theorems.convergence import row_of_attention
 from theory.theorems.encodings import ORTHOGONAL
 from theory.theorems.thresholds import FREE_ENERGY_OF_ROW
-from theory.verdict import Grade, Verdict, every, fails, holds, undecided
+from theory.verdict import Grade, Verdict, every, exactly, fails, undecided
 from theory.weights import identity, symmetric_part
 
 ROTARY = Setting(rotary=True)
@@ -114,23 +114,22 @@ def _margin_positive(instance: Instance) -> Verdict:
     eta = instance.number("margin")
     if eta is None:
         return undecided("η is not given")
-    return (holds if eta > 0 else fails)(Grade.EXACT, f"η = {eta}")
+    return exactly(eta > 0, f"η = {eta}")
 
 
-def _block(top: fmpq_mat, corner: fmpq_mat, bottom: fmpq_mat) -> Verdict:
-    """[[top, corner], [cornerᵀ, bottom]] ⪰ 0."""
-    rows = [(top, corner), (corner.transpose(), bottom)]
-    entries = [[*p, *q] for left, right in rows for p, q in zip(left.tolist(), right.tolist(), strict=True)]
-    return semidefinite(symmetric_part(fmpq_mat(entries)))
+def _semidefinite_block(top: fmpq_mat, corner: fmpq_mat, bottom: fmpq_mat) -> Verdict:
+    return semidefinite(symmetric_part(block(top, corner, bottom)))
 
 
 def _joint_block(instance: Instance, metric: fmpq_mat, nu: fmpq, eta: fmpq) -> Verdict:
     corner = (metric * instance.value - instance.form) * fmpq(1, 2)
-    return _block(symmetric_part(instance.form) - metric * (eta + nu / 2), corner, metric * (nu / 2))
+    return _semidefinite_block(
+        symmetric_part(instance.form) - metric * (eta + nu / 2), corner, metric * (nu / 2)
+    )
 
 
 def _response_block(sign: int) -> Decide:
-    return lambda instance, metric, nu, eta: _block(
+    return lambda instance, metric, nu, eta: _semidefinite_block(
         metric * nu, metric * instance.value - instance.form * sign, metric * nu
     )
 
@@ -141,7 +140,9 @@ def _response_blocks(instance: Instance, metric: fmpq_mat, nu: fmpq, eta: fmpq) 
     query, key, response = instance.parameters["query"], instance.parameters["key"], metric * instance.value
     turns = [turn for power in _powers(instance) for turn in (power, power.transpose())]
     bound = metric * nu
-    return every(_block(bound, response - query.transpose() * turn * key, bound) for turn in turns)
+    return every(
+        _semidefinite_block(bound, response - query.transpose() * turn * key, bound) for turn in turns
+    )
 
 
 @_with_turns

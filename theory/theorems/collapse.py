@@ -62,13 +62,9 @@ from theory.sums import Definition
 from theory.system import ExplicitSystem
 from theory.theorem import AT_LEAST, EQUAL, MORE_THAN, Claim, Examples, Planted, Sides, Theorem
 from theory.theorems.convergence import CONVERGES
-from theory.verdict import Grade, Verdict, fails, holds, undecided
+from theory.verdict import Verdict, exactly, undecided
 
 # Hypotheses
-
-
-def _exactly(truth: bool, reason: str) -> Verdict:
-    return holds(Grade.EXACT, reason) if truth else fails(Grade.EXACT, reason)
 
 
 def _span(instance: Instance) -> Verdict:
@@ -77,7 +73,7 @@ def _span(instance: Instance) -> Verdict:
     first, *others = instance.tokens.tolist()
     differences = [[p - q for p, q in zip(row, first, strict=True)] for row in others]
     rank = fmpq_mat(differences).rank() if differences else 0
-    return _exactly(rank == instance.weights.dim, f"token differences have rank {rank}")
+    return exactly(rank == instance.weights.dim, f"token differences have rank {rank}")
 
 
 def _minus_identity(instance: Instance) -> Verdict:
@@ -85,7 +81,7 @@ def _minus_identity(instance: Instance) -> Verdict:
     weights = instance.weights
     pairs = list(zip(weights.form.entries(), weights.value.entries(), strict=True))
     equal = all(weights.scale_squared * p * p == q * q and p * q <= 0 for p, q in pairs)
-    return _exactly(equal, "W compared with −V")
+    return exactly(equal, "W compared with −V")
 
 
 TOKENS_SPAN = Hypothesis("tokens span", r"\mathrm{Cov}(X(0)) \succ 0", "start", _span)

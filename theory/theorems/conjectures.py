@@ -30,7 +30,7 @@ from theory.quantities import for_tokens, quadratic
 from theory.system import ExplicitSystem
 from theory.theorem import AT_LEAST, EQUAL, MORE_THAN, Claim, Examples, Planted, Sides, Theorem
 from theory.trajectory import Trajectory, crosses, largest_norm
-from theory.verdict import Grade, Verdict, fails, holds, undecided
+from theory.verdict import Grade, Verdict, exactly, fails, holds, undecided
 
 # R1: squares under W = [[1, −a], [a, 1]] and A = −[[1, −b], [b, 1]].
 
@@ -51,17 +51,13 @@ def _normal_form(matrix, sign: int) -> bool:
     return matrix.nrows() == 2 and matrix[0, 0] == matrix[1, 1] == sign and matrix[0, 1] == -matrix[1, 0]
 
 
-def _exactly(truth: bool, reason: str) -> Verdict:
-    return holds(Grade.EXACT, reason) if truth else fails(Grade.EXACT, reason)
-
-
 def _square(instance: Instance) -> Verdict:
     if instance.tokens is None:
         return undecided("a condition on the start")
     rows = instance.tokens.tolist()
     plane = len(rows) == 4 and len(rows[0]) == 2
     turned = plane and all(rows[k + 1] == [-rows[k][1], rows[k][0]] for k in range(3))
-    return _exactly(bool(turned and any(rows[0])), "each token is the one before, turned by 90°, none is 0")
+    return exactly(bool(turned and any(rows[0])), "each token is the one before, turned by 90°, none is 0")
 
 
 def _slopes(instance: Instance) -> tuple[fmpq, fmpq]:
@@ -89,19 +85,19 @@ W_NORMAL = Hypothesis(
     "W normal form",
     r"W = \begin{pmatrix} 1 & -a \\ a & 1 \end{pmatrix}",
     "weights",
-    _at_scale_one(lambda i: _exactly(_normal_form(i.form, 1), "W is I plus a multiple of the quarter turn")),
+    _at_scale_one(lambda i: exactly(_normal_form(i.form, 1), "W is I plus a multiple of the quarter turn")),
 )
 A_NORMAL = Hypothesis(
     "A normal form",
     r"A = -\begin{pmatrix} 1 & -b \\ b & 1 \end{pmatrix}",
     "weights",
-    _at_scale_one(lambda i: _exactly(i.has_response and _normal_form(i.response, -1), "−A likewise")),
+    _at_scale_one(lambda i: exactly(i.has_response and _normal_form(i.response, -1), "−A likewise")),
 )
 STEEPER = Hypothesis(
     "steeper response",
     r"b > a > 1",
     "weights",
-    lambda i: _exactly(
+    lambda i: exactly(
         bool(i.weights.dim == 2 and i.has_response and _slopes(i)[1] > _slopes(i)[0] > 1), "b > a > 1"
     ),
 )

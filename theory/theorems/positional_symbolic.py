@@ -12,7 +12,7 @@ from theory.notation import j, k, n, unit
 from theory.sums import Definition
 from theory.system import ExplicitSystem
 from theory.theorem import AT_LEAST, Claim, Planted, Sides, Theorem
-from theory.verdict import Grade, Verdict, fails, holds
+from theory.verdict import Verdict, exactly
 
 M, own = IndexedBase("M", real=True), IndexedBase("lambda", real=True)
 DIAGONAL = (Definition(own, lambda index: M[index, index]),)
@@ -44,7 +44,7 @@ def _reduces(size: int) -> Verdict:
     written = Add(*(deviation(order[c], c) for order in permutations(keys) for c in keys))
     reduced = factorial(size - 1) * Add(*(deviation(r, c) for r in keys for c in keys))
     same = (written - reduced).expand() == 0
-    return (holds if same else fails)(Grade.EXACT, f"m = {size}, all permutations written out")
+    return exactly(same, f"m = {size}, all permutations written out")
 
 
 def _deviations(e: ExplicitSystem) -> Expr:

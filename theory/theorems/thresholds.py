@@ -18,6 +18,15 @@ rate = Symbol("lambda", positive=True)
 bound = kappa / (2 * rate) + (start - kappa / (2 * rate)) * exp(2 * rate * t)
 FREE_ENERGY_OF_ROW = row_of_attention(FREE_ENERGY)
 
+PENCIL_CLAIMS = (
+    Claim(
+        "energy is non-negative",
+        r"E_i \ge 0",
+        AT_LEAST,
+        for_tokens(lambda e, i: (sigma * token_energy(e, i), 0)),
+    ),
+    Claim("the rate is positive", r"\lambda > 0", MORE_THAN, lambda e: [(lam, 0)]),
+)
 PENCIL_STEPS = (
     Step(
         Given(r"\lambda > 0", ("A definite", "W positive")),
@@ -39,13 +48,7 @@ T4 = Theorem(
     r"$\limsup_t E_i\le\kappa_n/(2\lambda)$ for every token, approached at least like $e^{-2\lambda t}$.",
     hypotheses=(A_SYMMETRIC, A_DEFINITE, W_POSITIVE),
     claims=(
-        Claim(
-            "energy is non-negative",
-            r"E_i \ge 0",
-            AT_LEAST,
-            for_tokens(lambda e, i: (sigma * token_energy(e, i), 0)),
-        ),
-        Claim("the rate is positive", r"\lambda > 0", MORE_THAN, lambda e: [(lam, 0)]),
+        *PENCIL_CLAIMS,
         Claim(
             "energy inequality",
             r"\sigma\dot E_i \ge 2\lambda E_i - \kappa_n",

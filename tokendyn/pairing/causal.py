@@ -12,7 +12,7 @@ from numerics import Outcome, families, integrate, observables
 from theory.system import Setting
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
-from tokendyn.pairing.thresholds import token_energies
+from tokendyn.pairing.thresholds import PENCIL_SIDES, token_energies
 from tokendyn.row import Conclusion, Row, Run, smallest
 from tokendyn.sampling import (
     INTEGERS,
@@ -396,8 +396,7 @@ T14f = Row(
     id="T14f",
     family=RESPONSE,
     sides={
-        "energy is non-negative": lambda m: against_zero(token_energies(m)),
-        "the rate is positive": lambda m: against_zero(m.constant("lambda")[:, None]),
+        **PENCIL_SIDES,
         "energy inequality": _token_inequality,
     },
     conclusions=(

@@ -15,7 +15,7 @@ from theory.weights import identity, rational_matrix, symmetric_part
 from tokendyn.moment import Moment, nearest_float
 from tokendyn.pairing.convergence import against_zero
 from tokendyn.row import Conclusion, Row, Run, Sides, smallest
-from tokendyn.sampling import Family, Keys, exact_form, exact_matrix, random_form
+from tokendyn.sampling import Family, Keys, exact_form, exact_matrix, random_form, uniform
 
 # Claims
 
@@ -93,10 +93,6 @@ def _column(numbers: Tensor) -> Tensor:
     return numbers[:, None, None]
 
 
-def _uniform(batch: int, generator: Generator, low: float, high: float) -> Tensor:
-    return low + (high - low) * torch.rand(batch, dtype=torch.float64, generator=generator)
-
-
 def _gaussian(batch: int, d: int, generator: Generator) -> Tensor:
     return torch.randn(batch, d, d, dtype=torch.float64, generator=generator)
 
@@ -116,15 +112,15 @@ def _random_plain(sign: int, block: str) -> Callable[[Keys, int, int, int, Gener
 
     def random(keys: Keys, batch: int, n: int, d: int, generator: Generator) -> dict[str, Tensor]:
         metric = _random_metric(batch, d, generator)
-        corner = _column(_uniform(batch, generator, 0, 1)) * _gaussian(batch, d, generator)
+        corner = _column(uniform(batch, 0, 1, generator)) * _gaussian(batch, d, generator)
         nu = needed(metric, [corner]) * (1 + SLACK) + SLACK
         if block not in keys:
-            nu = nu * _uniform(batch, generator, 0, 1)
-        eta = _uniform(batch, generator, 0.05, 1)
+            nu = nu * uniform(batch, 0, 1, generator)
+        eta = uniform(batch, 0.05, 1, generator)
         if "margin positive" not in keys:
             eta = -eta
         excess = random_form(frozenset({"W positive"}), "W", batch, d, generator)
-        score = _column(nu + eta) * metric + _column(_uniform(batch, generator, 0.01, 1)) * excess
+        score = _column(nu + eta) * metric + _column(uniform(batch, 0.01, 1, generator)) * excess
         if "score margin" not in keys:
             score = random_form(frozenset(), "W", batch, d, generator)
         flip = _flip("M positive", keys, batch, generator)
@@ -142,12 +138,12 @@ def _random_plain(sign: int, block: str) -> Callable[[Keys, int, int, int, Gener
 def _random_joint(keys: Keys, batch: int, n: int, d: int, generator: Generator) -> dict[str, Tensor]:
     """T11c: MV = W + N with N and ν free, then W_s as Schur's complement NM⁻¹Nᵀ/(2ν) needs it."""
     metric = _random_metric(batch, d, generator)
-    corner = _column(_uniform(batch, generator, 0, 1)) * _gaussian(batch, d, generator)
-    nu, eta = _column(_uniform(batch, generator, 0.1, 1)), _column(_uniform(batch, generator, 0.05, 1))
+    corner = _column(uniform(batch, 0, 1, generator)) * _gaussian(batch, d, generator)
+    nu, eta = _column(uniform(batch, 0.1, 1, generator)), _column(uniform(batch, 0.05, 1, generator))
     if "margin positive" not in keys:
         eta = -eta
     excess = random_form(frozenset({"W positive"}), "W", batch, d, generator)
-    score = (eta + nu / 2 + SLACK) * metric + _column(_uniform(batch, generator, 0.01, 1)) * excess
+    score = (eta + nu / 2 + SLACK) * metric + _column(uniform(batch, 0.01, 1, generator)) * excess
     score = score + observables.symmetric_part(corner @ torch.linalg.solve(metric, corner.mT)) / (2 * nu)
     if "joint block" not in keys:
         score = random_form(frozenset(), "W", batch, d, generator)
@@ -178,7 +174,7 @@ def _powers(turn: Tensor, n: int) -> list[Tensor]:
 
 def _shrunk(nu: Callable[[Tensor], Tensor], most: Tensor, batch: int, generator: Generator) -> Tensor:
     """Sizes of perturbations (batch,), halved until they need no more than 90 % of the score margin."""
-    size = _uniform(batch, generator, 0, 1.5)
+    size = uniform(batch, 0, 1.5, generator)
     for _ in range(12):
         size = torch.where(nu(size) < 0.9 * most, size, size / 2)
     return size
@@ -187,7 +183,7 @@ def _shrunk(nu: Callable[[Tensor], Tensor], most: Tensor, batch: int, generator:
 def _with_margin(keys: Keys, nu: Tensor, most: Tensor, generator: Generator) -> dict[str, Tensor]:
     """ν and an η of at most what it leaves of the score margin."""
     nu = nu * (1 + SLACK) + SLACK * most
-    eta = (most - nu) * _uniform(len(nu), generator, 0.1, 1 - SLACK)
+    eta = (most - nu) * uniform(len(nu), 0.1, 1 - SLACK, generator)
     return {"multiplier": _column(nu), "margin": _column(eta if "margin positive" in keys else -eta)}
 
 

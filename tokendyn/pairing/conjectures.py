@@ -13,7 +13,7 @@ from theory.system import Setting
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero, vanishes
 from tokendyn.row import Conclusion, Row, Run
-from tokendyn.sampling import INTEGERS, Family, Keys, exact_form, exact_matrix, random_form
+from tokendyn.sampling import INTEGERS, Family, Keys, exact_form, exact_matrix, random_form, uniform
 
 _PLAIN = Setting()
 QUARTER = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
@@ -24,14 +24,10 @@ def _slanted(slope: Tensor) -> Tensor:
     return torch.eye(2, dtype=torch.float64) + slope[:, None, None] * QUARTER
 
 
-def _uniform(batch: int, low: float, high: float, generator: Generator) -> Tensor:
-    return low + (high - low) * torch.rand(batch, dtype=torch.float64, generator=generator)
-
-
 def _square_family(keys: Keys, batch: int, n: int, d: int, generator: Generator) -> dict[str, Tensor]:
     steep = "steeper response" in keys
-    a = _uniform(batch, 1.1, 2.0, generator) if steep else _uniform(batch, -2, 2, generator)
-    b = a + _uniform(batch, 0.1, 2.0, generator) if steep else _uniform(batch, -2, 2, generator)
+    a = uniform(batch, 1.1, 2.0, generator) if steep else uniform(batch, -2, 2, generator)
+    b = a + uniform(batch, 0.1, 2.0, generator) if steep else uniform(batch, -2, 2, generator)
     W = _slanted(a) if "W normal form" in keys else random_form(frozenset(), "W", batch, 2, generator)
     A = -_slanted(b) if "A normal form" in keys else random_form(frozenset(), "A", batch, 2, generator)
     if "square start" not in keys:
@@ -46,7 +42,7 @@ def _square_family(keys: Keys, batch: int, n: int, d: int, generator: Generator)
 
 def _large_radius(keys: Keys, a: Tensor, b: Tensor, generator: Generator) -> Tensor:
     """Radii with (b−a) sinh(au) > (1+ab) sinh u where keys ask for it: sinh(au)/sinh(u) ≥ e^{(a−1)u}."""
-    free = _uniform(len(a), 0.3, 1.5, generator)
+    free = uniform(len(a), 0.3, 1.5, generator)
     if not {"large square", "steeper response"} <= keys:
         return free
     return (((1 + a * b) / (b - a)).log().clamp(min=0) / (a - 1) + free).sqrt()
@@ -113,9 +109,9 @@ def _near_bound(keys: Keys, batch: int, n: int, d: int, generator: Generator) ->
     if d == 1:
         return {"score": W, "response": A}
     W, A = _with_rotations(W, keys, "W", generator), _with_rotations(A, keys, "A", generator)
-    wanted = 1 - 10 ** _uniform(batch, -3, -0.1, generator)
+    wanted = 1 - 10 ** uniform(batch, -3, -0.1, generator)
     if "antisymmetric parts bounded" not in keys:
-        wanted = _uniform(batch, 0.5, 3, generator)
+        wanted = uniform(batch, 0.5, 3, generator)
     zero = torch.zeros(batch, 1, d, dtype=torch.float64)
     moment = Moment.of(_PLAIN, zero, score=W, response=A)
     tau = moment.constant("tau_W") * moment.constant("tau_A")
@@ -128,7 +124,7 @@ def _with_rotations(M: Tensor, keys: Keys, name: str, generator: Generator) -> T
     """Half of the matrices replaced by ±(I + slope·J) in the first plane: R1's weights."""
     batch = len(M)
     plane = torch.eye(M.shape[1], dtype=torch.float64).repeat(batch, 1, 1)
-    plane[:, :2, :2] = _slanted(_uniform(batch, 0.5, 3, generator))
+    plane[:, :2, :2] = _slanted(uniform(batch, 0.5, 3, generator))
     sign = -1.0 if f"{name} negative" in keys else 1.0
     chosen = torch.rand(batch, generator=generator) < 0.5
     return torch.where(chosen[:, None, None], sign * plane, M)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from numerics import AttentionSystem, integrate, observables
 from tokendyn.moment import Moment, spectrum_at_zero
-from tokendyn.pairing.convergence import against_zero, vanishes
+from tokendyn.pairing.convergence import against_zero, energy, mean_total_score, of_order_one, vanishes
 from tokendyn.row import Conclusion, Row, Run, smallest
 from tokendyn.sampling import (
     INTEGERS,
@@ -51,40 +51,28 @@ def _encoded(moment: Moment) -> Moment:
     return moment.at(moment.x + moment.parameters["positions"])
 
 
-def _energy(moment: Moment) -> Tensor:
-    return observables.token_energy(_encoded(moment).x, moment.response).sum(1, keepdim=True)
-
-
 def _energy_rate(moment: Moment) -> Tensor:
     z = _encoded(moment).x
     return observables.token_energy_rate(z, moment.velocity, moment.response).sum(1, keepdim=True)
 
 
-def _mean_total_score(moment: Moment) -> Tensor:
-    total = _encoded(moment).x.sum(1, keepdim=True)
-    score = 2 * observables.token_energy(total, moment.score)
-    return moment.constant("c")[:, None] * score / moment.n
-
-
 def _settles(run: Run) -> Tensor:
     """Whether the energy of z = x + p vanishes."""
-    return vanishes(-run.along(_energy)[:, :, 0])
+    return vanishes(-run.along(lambda moment: energy(_encoded(moment)))[:, :, 0])
 
 
 def _of_order_one(moment: Moment) -> Moment:
     """Tokens moved so that the largest z = x + p has norm 2: slow starts near 0 need longer horizons."""
-    z = _encoded(moment).x
-    size = observables.norms(z).amax(1)[:, None, None]
-    return moment.at(torch.where(size > 0, 2 * z / size, z) - moment.parameters["positions"])
+    return moment.at(of_order_one(_encoded(moment)).x - moment.parameters["positions"])
 
 
 T12 = Row(
     id="T12",
     family=_with_positions(RESPONSE),
     sides={
-        "energy is non-negative": lambda m: against_zero(-_energy(m)),
+        "energy is non-negative": lambda m: against_zero(-energy(_encoded(m))),
         "energy never grows": lambda m: against_zero(_energy_rate(m)),
-        "energy decreases": lambda m: (_energy_rate(m), _mean_total_score(m)),
+        "energy decreases": lambda m: (_energy_rate(m), mean_total_score(_encoded(m))),
     },
     conclusions=(Conclusion("x tends to −p", _settles, 0.0, "none: the margin has room for decay like 1/t"),),
     horizon=800.0,
@@ -118,8 +106,9 @@ def _decays(run: Run) -> Tensor:
     leading part has fallen by e^{−12} when the fit begins: the others are smaller by e^{−6} at least. And
     μ > 0.05: tokens of size 1e-3 change P⁰ by less; and not all tokens equal, a start without the slow part.
     """
-    reals, order = spectrum_at_zero(run.start).real.sort(1, descending=True)
-    leading = spectrum_at_zero(run.start).gather(1, order)[:, 0]
+    spectrum = spectrum_at_zero(run.start)
+    reals, order = spectrum.real.sort(1, descending=True)
+    leading = spectrum.gather(1, order)[:, 0]
     following = reals[:, 1] if reals.shape[1] > 1 else torch.full_like(reals[:, 0], -torch.inf)
     generic = (run.start.x != run.start.x[:, :1]).any(-1).any(-1) & (run.start.constant("mu_0") > 0.05)
     settled = generic & (following < 1.5 * reals[:, 0]) & (leading.imag == 0)

@@ -33,12 +33,16 @@ def _curve(run: Run) -> Tensor:
     return smallest(margin)
 
 
+PENCIL_SIDES = {
+    "energy is non-negative": lambda m: against_zero(token_energies(m)),
+    "the rate is positive": lambda m: against_zero(m.constant("lambda")[:, None]),
+}
+
 T4 = Row(
     id="T4",
     family=RESPONSE,
     sides={
-        "energy is non-negative": lambda m: against_zero(token_energies(m)),
-        "the rate is positive": lambda m: against_zero(m.constant("lambda")[:, None]),
+        **PENCIL_SIDES,
         "energy inequality": _inequality,
     },
     conclusions=(
