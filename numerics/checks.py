@@ -10,11 +10,11 @@ from numerics.errors import InputError
 
 
 def check_tensor(argument: str, value: object, *axes: str) -> None:
-    """InputError unless value is a float64 tensor with axes named by one of ``axes``, e.g. "batch n d"."""
+    """InputError unless value is a tensor, float64 or float32, with axes as one of ``axes`` ("batch n d")."""
     if not isinstance(value, Tensor):
         raise InputError(argument, type(value).__name__, "a torch.Tensor", "torch.as_tensor(value).double()")
-    if value.dtype != torch.float64:
-        raise InputError(argument, value.dtype, "torch.float64", "convert with .double()")
+    if value.dtype not in (torch.float64, torch.float32):
+        raise InputError(argument, value.dtype, "torch.float64 or torch.float32", "convert with .double()")
     if value.ndim not in [len(names.split()) for names in axes]:
         expected = " or ".join(f"axes ({names})" for names in axes)
         raise InputError(argument, f"shape {tuple(value.shape)}", expected, "reshape, or add a batch axis")
@@ -27,12 +27,14 @@ def check_shape(argument: str, value: Tensor, shape: Iterable[int], meaning: str
         raise InputError(argument, f"shape {tuple(value.shape)}", expected, "check the axes")
 
 
-def check_device(argument: str, value: Tensor, other: str, device: torch.device) -> None:
-    """InputError unless value lies on the device of ``other``."""
-    if value.device != device:
-        raise InputError(
-            argument, value.device, f"the device of {other} {device}", "move one with .to(device)"
-        )
+def check_match(argument: str, value: Tensor, other: str, like: Tensor) -> None:
+    """InputError unless value has the dtype and the device of ``like``, which messages call ``other``."""
+    if value.dtype != like.dtype:
+        fix = "convert one with .double() or .float()"
+        raise InputError(argument, value.dtype, f"the dtype of {other}, {like.dtype}", fix)
+    if value.device != like.device:
+        fix = "move one with .to(device)"
+        raise InputError(argument, value.device, f"the device of {other} {like.device}", fix)
 
 
 def check_choice(argument: str, value: object, choices: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from numerics.checks import check_choice, check_device, check_shape, check_tensor
+from numerics.checks import check_choice, check_match, check_shape, check_tensor
 from numerics.errors import InputError
 from numerics.shapes import Flags, HeadProjections, HeadScores, HeadTokens, Index
 
@@ -20,7 +20,7 @@ class Rotary:
     (batch, N, d_k, d_k), or (N, d_k, d_k) shared by the batch; n tokens use the first n. They are meant to
     be powers R_i = R^i of a rotation, so that scores depend on positions only through j − i; unchecked.
     ``rotated_values`` turns values too, ẋ_i = R_iᵀ Σ_j P_ij R_j V x_j, which needs d_k = d.
-    Raises InputError for any other shape, dtype or device.
+    All are float64, or all float32. Raises InputError for any other shape, dtype or device.
     """
 
     query: HeadProjections
@@ -37,7 +37,7 @@ class Rotary:
         shape = (self.positions, d_k, d_k) if self.shared else (len(self.query), self.positions, d_k, d_k)
         check_shape("turns", self.turns, shape, "(N, d_k, d_k) or (batch, N, d_k, d_k), as query says")
         for name, part in (("key", self.key), ("turns", self.turns)):
-            check_device(name, part, "query", self.query.device)
+            check_match(name, part, "query", self.query)
         if self.rotated_values and d_k != d:
             fix = "give square Q and K, or leave the values unrotated"
             raise InputError("rotated_values", f"d_k = {d_k}, d = {d}", "d_k = d to turn values", fix)
@@ -137,7 +137,7 @@ def alibi_bias(n: int, slope: float | Tensor) -> Tensor:
     check_tensor("slope", slope, "", "batch", "batch heads")
     if not slope.isfinite().all():
         raise InputError("slope", slope.tolist(), "finite numbers", "use e.g. 2^(−8h/H) for head h of H")
-    position = torch.arange(n, dtype=torch.float64, device=slope.device)
+    position = torch.arange(n, dtype=slope.dtype, device=slope.device)
     return -slope[..., None, None] * (position[:, None] - position).abs()
 
 

@@ -1,263 +1,309 @@
-"""Batched adaptive integration: every system has its own step size and its own outcome.
+"""Batched adaptive integration: every system has its own step size and its own outcome."""
 
-Dormand & Prince (1980), "A family of embedded Runge-Kutta formulae", J. Comput. Appl. Math. 6; starting step
-(II.4) and step-size control as in the code DOPRI5 of Hairer, Nørsett & Wanner, "Solving Ordinary Differential
-Equations I", 2nd ed. (1993), here with the maximum norm.
-
-Only elementwise operations, maxima, ``exp`` and ``log`` act on the working set: they round the same way
-wherever a number lies in memory, which is what keeps a row's answer independent of its batch mates. ``pow``,
-matrix kernels and ``sum`` do not.
-"""
-
-from dataclasses import dataclass, fields
-from enum import IntEnum
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from numerics.checks import check_tensor
+from numerics import gradient, memory, numba_backend, radial, rosenbrock, torch_backend
+from numerics.checks import check_choice, check_match, check_shape, check_tensor
+from numerics.dense import Dense
 from numerics.errors import InputError
-from numerics.kernel import Kernel, flow, on_sphere
-from numerics.shapes import Counts, Path, Rows, Times, Tokens
+from numerics.quantities import EXTREMA, OF, RECORDS, Event, Observable, Quantity, Watched
+from numerics.shapes import Times, Tokens
+from numerics.solution import Outcome, Solution, empty
 from numerics.system import AttentionSystem, batch_last
+from numerics.task import Position, Task
+from numerics.watch import watch
 
-EPS = torch.finfo(torch.float64).eps
+BACKENDS = ("auto", "torch", "compiled", "numba")
+MANY = 1024  # rows for which "auto" compiles on CUDA
+METHODS = ("auto", "dormand-prince", "rosenbrock", "rk4")
 
-# Dormand & Prince (1980), Table 2, RK5(4)7M. The last stage is the fifth-order solution itself
-# ("first same as last"); ERROR is the fifth- minus the fourth-order weights.
-STAGES = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-)
-ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+Run = Callable[[Task, Position, Solution], Position]
 
 
-class Outcome(IntEnum):
-    """How the integration of one system ended."""
-
-    REACHED = 0
-    ESCAPED = 1
-    STALLED = 2
-    INVALID = 3
-
-
-ADVICE = {
-    Outcome.REACHED: "every output time was reached.",
-    Outcome.ESCAPED: "a coordinate passed `escape`. This is a threshold crossing, not a proof of divergence: "
-    "quote the threshold and last_time, or raise `escape`.",
-    Outcome.STALLED: "max_steps was used up, or the step fell below rounding. Usually the system is stiff "
-    "(large tokens, contracting): raise max_steps, loosen rtol, or shorten the horizon.",
-    Outcome.INVALID: "the weights, the start or the first velocity are not finite: repair or drop the rows.",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """Sampled trajectories, one row per system.
-
-    states (batch, times, n, d) is NaN wherever a row did not get to that time; outcome (batch,) holds
-    ``Outcome`` values; steps (batch,) counts attempted steps; last_time (batch,) is where the last accepted
-    step ended.
-
-    What it is not: REACHED is accuracy to tolerance per step, not a bound on the global error. ESCAPED is a
-    coordinate larger than ``escape`` at last_time, neither blow-up (impossible in finite time, L6) nor
-    divergence (a statement about all later times). STALLED speaks about the method, not about the system.
-    """
-
-    times: Times
-    states: Path
-    outcome: Counts
-    steps: Counts
-    last_time: Rows
-
-    def explain(self) -> str:
-        """One line for each outcome that occurs: how many rows, the first few, and what to do next."""
-        lines = []
-        for kind in Outcome:
-            rows = (self.outcome == kind).nonzero().flatten().tolist()
-            if rows:
-                shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
-                lines.append(f"{kind.name} {len(rows)} of {len(self.outcome)} (rows {shown}): {ADVICE[kind]}")
-        return "\n".join(lines)
-
-
-@dataclass
-class _Working:
-    """The unfinished rows; every field has the batch as its last axis."""
-
-    kernel: Kernel
-    row: Tensor  # index in the caller's batch
-    x: Tensor
-    velocity: Tensor
-    t: Tensor
-    step: Tensor  # proposed next step
-    goal: Tensor  # index of the next output time
-    error: Tensor  # of the last accepted step, for the PI controller
-    rejected: Tensor  # was the last step rejected?
-    steps: Tensor
-
-    def keep(self, mask: Tensor) -> "_Working":
-        tensors = [field.name for field in fields(self) if field.name != "kernel"]
-        kept = {name: getattr(self, name)[..., mask] for name in tensors}
-        return _Working(kernel=self.kernel.keep(mask), **kept)
-
-
-def _norm(x: Tensor) -> Tensor:
-    """Largest absolute entry of each system: (n, d, batch) to (batch,)."""
-    return x.abs().amax((0, 1))
-
-
-def _power(base: Tensor, exponent: float) -> Tensor:
-    return torch.exp(exponent * torch.log(base))
-
-
-def _combine(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
-    total = weights[0] * slopes[0]
-    for weight, slope in zip(weights[1:], slopes[1:], strict=True):
-        total = total + weight * slope if weight else total
-    return total
-
-
-def _dormand_prince(x: Tensor, velocity: Tensor, h: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of size h: the new state, its velocity, and the error estimate.
-
-    On the sphere the new state is projected (Hairer, Lubich & Wanner, Geometric Numerical Integration, IV.4):
-    where the sphere repels, as for V = −I, rounding would else grow like e^{2t}. Its velocity is that of the
-    state before, which differs by the local error.
-    """
-    slopes, state = [velocity], x
-    for weights in STAGES:
-        state = x + h * _combine(weights, slopes)
-        slopes.append(flow(state, kernel))
-    state = on_sphere(state) if kernel.sphere else state
-    return state, slopes[-1], h * _combine(ERROR, slopes)
-
-
-def _starting_step(x: Tensor, velocity: Tensor, kernel: Kernel, rtol: float, atol: float) -> Tensor:
-    """Hairer, Nørsett & Wanner I, II.4, "Starting step size" (a)–(f), order 5."""
-    scale = atol + rtol * _norm(x)
-    d0, d1 = _norm(x) / scale, _norm(velocity) / scale
-    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-    d2 = _norm(flow(x + h0 * velocity, kernel) - velocity) / scale / h0
-    largest = torch.maximum(d1, d2)
-    h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), _power(0.01 / largest, 1 / 5))
-    return torch.minimum(100 * h0, h1)
-
-
-def _advance(w: _Working, times: Tensor, rtol: float, atol: float) -> Tensor:
-    """One attempted step of every working row, in place; returns which rows landed on an output time.
-
-    A step that would end within 1 % of the next output time is cut or stretched to end on it.
-    """
-    target = times[w.goal]
-    lands = w.t + 1.01 * w.step >= target
-    h = torch.where(lands, target - w.t, w.step)
-    x, velocity, error = _dormand_prince(w.x, w.velocity, h, w.kernel)
-    ratio = _norm(error) / (atol + rtol * torch.maximum(_norm(w.x), _norm(x)))
-    ratio = torch.where(ratio.isfinite() & _norm(velocity).isfinite(), ratio, torch.inf)
-    accepted = ratio <= 1
-    growth = (0.9 * _power(ratio, -0.17) * _power(w.error, 0.04)).clamp(0.2, 10)
-    growth = torch.where(accepted & ~w.rejected, growth, growth.clamp(max=1))
-    proposal = h * growth
-    w.step = torch.where(accepted & (growth >= 1), torch.maximum(proposal, w.step), proposal)
-    w.x, w.velocity = torch.where(accepted, x, w.x), torch.where(accepted, velocity, w.velocity)
-    w.t = torch.where(accepted, torch.where(lands, target, w.t + h), w.t)
-    w.error = torch.where(accepted, ratio.clamp(min=1e-4), w.error)
-    w.rejected, w.steps = ~accepted, w.steps + 1
-    return accepted & lands
+# Arguments
 
 
 def _check_sphere(x0: Tokens) -> None:
     length = torch.linalg.vector_norm(x0, dim=-1)
-    rows = ((length - 1).abs() > 1e-9).logical_and(length.isfinite()).any(1).nonzero().flatten().tolist()
+    tolerance = 1e-9 if x0.dtype == torch.float64 else 1e-5
+    rows = ((length - 1).abs() > tolerance).logical_and(length.isfinite()).any(1).nonzero().flatten().tolist()
     if rows:
         fix = "torch.nn.functional.normalize(x0, dim=-1)"
         raise InputError("x0", f"tokens off the unit sphere in rows {rows[:8]}", "unit tokens", fix)
 
 
-def _check(
-    system: object, x0: Tokens, times: Times, rtol: float, atol: float, max_steps: int, escape: float
+def _check_number(
+    argument: str, value: object, expected: str, good: Callable[[float], bool], fix: str
 ) -> None:
-    if not isinstance(system, AttentionSystem):
-        raise InputError(
-            "system", type(system).__name__, "an AttentionSystem", "AttentionSystem(score, value)"
-        )
-    system.check_tokens(x0, "x0")
-    if system.sphere:
-        _check_sphere(x0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not good(value):
+        raise InputError(argument, repr(value), expected, fix)
+
+
+def _times(times: object, until: object, x0: Tokens) -> Times:
+    if (times is None) == (until is None):
+        got = "neither times nor until" if times is None else "both times and until"
+        raise InputError("times", got, "one of them", "until=T stands for times = (0, T)")
+    if until is not None:
+        _check_number("until", until, "a finite time > 0", lambda T: 0 < T < math.inf, "use e.g. until=10.0")
+        return x0.new_tensor([0.0, until])
     check_tensor("times", times, "times")
+    assert isinstance(times, Tensor)
     if len(times) < 2 or not times.isfinite().all() or not (times.diff() > 0).all():
         expected = "at least two finite, strictly increasing times, the first being that of x0"
         raise InputError("times", times.tolist()[:8], expected, "sort them, drop repeats, prepend the start")
-    if not EPS <= rtol < 1:
-        raise InputError("rtol", rtol, f"machine epsilon {EPS:.1e} ≤ rtol < 1", "use e.g. 1e-8")
-    if not 0 < atol < float("inf"):
-        raise InputError("atol", atol, "a positive number", "use e.g. 1e-10, far below the tokens' size")
-    if max_steps < 1:
-        raise InputError("max_steps", max_steps, "at least 1", "use the default")
-    if not escape > 0:
-        raise InputError("escape", escape, "a positive threshold", "use the default")
+    return times.to(x0)
 
 
-@torch.no_grad()
+def _check_options(rtol: float, atol: float, max_steps: int, escape: float, dtype: torch.dtype) -> None:
+    eps = torch.finfo(dtype).eps
+    expected = f"machine epsilon {eps:.1e} ≤ rtol < 1"
+    _check_number("rtol", rtol, expected, lambda v: eps <= v < 1, f"use e.g. {1e-8 if eps < 1e-8 else 1e-5}")
+    fix = "use e.g. 1e-10, far below the tokens' size"
+    _check_number("atol", atol, "a positive number", lambda v: 0 < v < math.inf, fix)
+    _check_number(
+        "max_steps", max_steps, "an integer ≥ 1", lambda v: v >= 1 and v == int(v), "use the default"
+    )
+    fix = "use the default, or math.inf for no threshold"
+    _check_number("escape", escape, "a positive threshold", lambda v: v > 0, fix)
+
+
+def _check_method(backend: str, method: str, step: float | None, dense: bool, watched: bool) -> None:
+    check_choice("backend", backend, BACKENDS)
+    check_choice("method", method, METHODS)
+    if (step is None) == (method == "rk4"):
+        got = f"{step!r} with method={method!r}"
+        raise InputError(
+            "step", got, "a step exactly with method='rk4'", "the other methods choose their own"
+        )
+    if step is not None:
+        _check_number("step", step, "a positive number", lambda h: 0 < h < math.inf, "use e.g. 0.01")
+    if method == "rk4" and (dense or watched):
+        got = "method='rk4' with events, observe or dense"
+        raise InputError("method", got, "an adaptive method for these", "use method='auto'")
+    if method in ("rk4", "rosenbrock") and backend not in ("auto", "torch"):
+        got = f"{backend!r} with method={method!r}"
+        raise InputError("backend", got, "'auto' or 'torch' for this method", "leave backend out")
+
+
+def _prepare(argument: str, quantity: Watched, system: AttentionSystem, x0: Tokens) -> Watched:
+    """The quantity, checked, with its form as None or (batch, d, d)."""
+    if not isinstance(quantity, Quantity):
+        if not callable(quantity):
+            expected = "a Quantity or a function of tokens (rows, n, d)"
+            raise InputError(argument, type(quantity).__name__, expected, "e.g. Quantity(of='differences')")
+        value = quantity(x0)
+        if not isinstance(value, Tensor) or value.shape != x0.shape[:1] or value.dtype != x0.dtype:
+            got = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else value
+            raise InputError(
+                argument, got, f"one {x0.dtype} per row of tokens (rows, n, d)", "reduce over n, d"
+            )
+        return quantity
+    check_choice(f"{argument}.of", quantity.of, OF)
+    check_choice(f"{argument}.extremum", quantity.extremum, EXTREMA)
+    if quantity.of == "differences" and x0.shape[1] == 1:
+        raise InputError(argument, "differences of a single token", "at least two tokens", "use of='tokens'")
+    if quantity.form is None:
+        return quantity
+    check_tensor(f"{argument}.form", quantity.form, "d d", "batch d d")
+    form = quantity.form.expand(system.batch, -1, -1) if quantity.form.ndim == 2 else quantity.form
+    check_shape(f"{argument}.form", form, (system.batch, system.dim, system.dim), "(d, d) or (batch, d, d)")
+    check_match(f"{argument}.form", form, "x0", x0)
+    return replace(quantity, form=form)
+
+
+def _events(events: Sequence[Event], system: AttentionSystem, x0: Tokens) -> tuple[Event, ...]:
+    found = []
+    for k, event in enumerate(_sequence("events", events, Event)):
+        name = f"events[{k}]"
+        level = torch.as_tensor(event.level)
+        if level.shape not in ((), x0.shape[:1]) or level.is_complex() or level.isnan().any():
+            expected = f"a number or a tensor ({len(x0)},) without NaN"
+            raise InputError(f"{name}.level", event.level, expected, "give one level per system")
+        quantity = _prepare(f"{name}.quantity", event.quantity, system, x0)
+        found.append(replace(event, quantity=quantity, level=level.to(x0).expand(len(x0))))
+    return tuple(found)
+
+
+def _observables(
+    observe: Sequence[Observable], system: AttentionSystem, x0: Tokens
+) -> tuple[Observable, ...]:
+    found = []
+    for k, item in enumerate(_sequence("observe", observe, Observable)):
+        check_choice(f"observe[{k}].record", item.record, RECORDS)
+        quantity = _prepare(f"observe[{k}].quantity", item.quantity, system, x0)
+        found.append(replace(item, quantity=quantity))
+    return tuple(found)
+
+
+def _sequence(argument: str, items: object, kind: type) -> Sequence:
+    if not isinstance(items, (tuple, list)) or not all(isinstance(item, kind) for item in items):
+        raise InputError(argument, repr(items), f"a tuple or list of {kind.__name__}", f"{argument}=(…,)")
+    return items
+
+
+# Back-ends
+
+
+def _numba_refuses(task: Task, x0: Tokens, dense: bool) -> str | None:
+    """Why the Numba back-end does not take this task; None if it does."""
+    if x0.device.type != "cpu" or x0.dtype != torch.float64:
+        return "tokens that are not float64 on the CPU"
+    if dense:
+        return "dense=True"
+    if not all(isinstance(item.quantity, Quantity) for item in (*task.events, *task.observables)):
+        return "functions as quantities"
+    return None if numba_backend.supports(*x0.shape[1:]) else "a system too large for it"
+
+
+def _run_compiled(task: Task, at: Position, record: Solution, optional: bool) -> Position:
+    """The compiled back-end; where compiling fails, the plain one with a warning if that is allowed."""
+    try:
+        return torch_backend.run_compiled(task, at, record)
+    except torch_backend.CompileError as error:
+        reason = f"torch.compile failed ({error})"
+        if not optional:
+            expected = "a working torch.compile (on the CPU it needs a C++ compiler)"
+            raise InputError(
+                "backend", f"'compiled', but {reason}", expected, "use backend='torch'"
+            ) from error
+        warnings.warn(f"{reason}; running backend='torch'", stacklevel=4)
+        return torch_backend.run(task, at, record)
+
+
+def _backend(backend: str, task: Task, x0: Tokens, dense: bool) -> Run:
+    """The back-end for explicit adaptive steps."""
+    refusal = _numba_refuses(task, x0, dense) if backend in ("auto", "numba") else None
+    if backend == "numba" and refusal:
+        expected = "float64 on the CPU, Quantity objects, no dense output"
+        raise InputError("backend", f"'numba' with {refusal}", expected, "use backend='auto'")
+    if backend in ("auto", "numba") and not refusal:
+        return numba_backend.run
+    if backend == "compiled" or (backend == "auto" and x0.is_cuda and len(x0) >= MANY):
+        return partial(_run_compiled, optional=backend == "auto")
+    return torch_backend.run
+
+
+def _start(task: Task, x0: Tokens, valid: Tensor, record: Solution) -> Position:
+    """Writes what is known at the start; returns the rows that are to move."""
+    n = len(x0)
+    z = batch_last(x0.flatten(1))
+    steps = torch.zeros_like(record.steps)
+    at = Position(
+        row=torch.arange(n, device=x0.device),
+        z=torch.cat([z, torch.zeros_like(z[:1])]),
+        growing=steps > 0,
+        t=record.times[0].repeat(n),
+        step=torch.zeros_like(record.last_time),
+        goal=steps + 1,
+        steps=steps,
+    ).keep(valid)
+    kernel = task.kernel.keep(at.row)
+    record.states[at.row, 0] = x0[valid]
+    escaped = radial.largest(at.z).log() > task.log_escape
+    record.outcome[at.row[escaped]] = Outcome.ESCAPED
+    if watched := watch(task, at, kernel, record):
+        stopped = watched.start(at, kernel)
+        watched.write(record, at.row, at.row >= 0)
+        record.outcome[at.row[stopped]] = Outcome.STOPPED
+        return at.keep(~escaped & ~stopped)
+    return at.keep(~escaped)
+
+
 def integrate(
     system: AttentionSystem,
     x0: Tokens,
-    times: Times,
+    times: Times | None = None,
     *,
+    until: float | None = None,
     rtol: float = 1e-8,
     atol: float = 1e-10,
     max_steps: int = 100_000,
     escape: float = 1e100,
+    events: Sequence[Event] = (),
+    observe: Sequence[Observable] = (),
+    dense: bool = False,
+    backend: str = "auto",
+    method: str = "auto",
+    step: float | None = None,
 ) -> Solution:
     """Solve ẋ = velocity(x) for every system from x0 (batch, n, d), sampled at ``times`` (x0 at times[0]).
 
-    The error of a step is measured per system: its largest entry against atol + rtol · (largest entry of x),
-    so a small token beside a huge one is resolved relative to the huge one. A row ends as ESCAPED as soon as
-    the start or an accepted step has an entry above ``escape``, as STALLED after ``max_steps`` attempts.
-    No row's answer depends, to the last bit, on the other rows. With ``sphere`` every accepted state is
-    normalised; x0 must be. Raises InputError for unusable arguments.
-    """
-    _check(system, x0, times, rtol, atol, max_steps, escape)
-    times = times.to(x0.device)
-    x, kernel = batch_last(x0), system.kernel(x0.shape[1])
-    velocity = flow(x, kernel)
-    states = x0.new_full((len(x0), len(times), *x0.shape[1:]), torch.nan)
-    outcome = torch.full_like(x0[:, 0, 0], Outcome.INVALID, dtype=torch.int64)
-    steps, last_time = torch.zeros_like(outcome), times[0].repeat(len(x0))
+    - times (times,) increase strictly; ``until=T`` stands for times (0, T).
+    - rtol, atol: the error of a step is measured per system, its largest entry against
+      atol + rtol · (largest entry of x), so a small token beside a huge one is resolved relative to the huge
+      one. Where norms grow, tokens are kept as eʳu and the error of r is measured against rtol.
+    - max_steps attempts per row; beyond it a row is STALLED. A row is ESCAPED as soon as the start or an
+      accepted step has an entry above ``escape``; math.inf is allowed, and samples then carry log_scale.
+    - events, observe: ``Event`` and ``Observable`` objects, evaluated at the ends of accepted steps; a
+      crossing that is undone within one step is not seen. Functions as quantities see a varying number of
+      rows; that they treat rows independently is the caller's part.
+    - dense: keep all steps, for ``solution.dense(t)``.
+    - backend: "torch" (any device), "compiled" (torch.compile; the first calls take minutes), "numba" (CPU,
+      float64, without dense output and functions as quantities). "auto" takes "numba" where it can,
+      "compiled" on CUDA for 1024 rows and more, else "torch".
+    - method: "dormand-prince"; "rosenbrock" for stiff systems with n·d up to 256; "auto" is the former and
+      hands rows that turn out stiff to the latter; "rk4" takes fixed steps of at most ``step`` without any
+      control of the error, and without log-radius, events, observables and dense output.
 
-    valid = system.finite & _norm(x).isfinite() & _norm(velocity).isfinite()
-    states[valid, 0] = x0[valid]
-    outcome[valid] = Outcome.ESCAPED
-    ones = torch.ones_like(last_time)
-    first_step = _starting_step(x, velocity, kernel, rtol, atol)
-    w = _Working(
+    Where x0 or a tensor of the system requires a gradient (and gradients are enabled), ``states`` can be
+    differentiated once: by reverse mode through the accepted Dormand–Prince steps, their sizes held constant,
+    on the Torch back-end, without log-radius and hand-over. Everything else in the solution is constant.
+
+    No row's answer depends, to the last bit, on the other rows ("compiled": to rounding). With ``sphere``
+    every accepted state is normalised; x0 must be. Raises InputError for unusable arguments, for "rosenbrock"
+    on large systems, for "numba" on what it does not cover, and for "compiled" without a working compiler.
+    """
+    if not isinstance(system, AttentionSystem):
+        fix = "AttentionSystem(score, value)"
+        raise InputError("system", type(system).__name__, "an AttentionSystem", fix)
+    system.check_tokens(x0, "x0")
+    if system.sphere:
+        _check_sphere(x0)
+    times = _times(times, until, x0)
+    _check_options(rtol, atol, max_steps, escape, x0.dtype)
+    _check_method(backend, method, step, dense, bool(events or observe))
+    batch, n, d = x0.shape
+    what, fix = "states at all times and work arrays", "integrate fewer systems or output times in one call"
+    memory.require("x0", memory.of_integration(x0, times, system.heads), what, fix, x0.device)
+    kernel = system.kernel(n)
+    tape = gradient.tape(kernel, x0, backend, method)
+    task = Task(
         kernel=kernel,
-        row=torch.arange(len(x0), device=x0.device),
-        x=x,
-        velocity=velocity,
-        t=last_time,
-        step=first_step,
-        goal=steps + 1,
-        error=1e-4 * ones,
-        rejected=ones < 0,
-        steps=steps,
-    ).keep(valid & (_norm(x) <= escape))
-    while len(w.row):
-        landed = _advance(w, times, rtol, atol)
-        states[w.row[landed], w.goal[landed]] = w.x[..., landed].movedim(-1, 0)
-        w.goal = w.goal + landed
-        escaped, reached = _norm(w.x) > escape, w.goal == len(times)
-        stalled = (w.steps >= max_steps) | (0.1 * w.step <= EPS * w.t.abs())
-        finished = escaped | reached | stalled
-        if finished.any():
-            ended = torch.where(reached, Outcome.REACHED, Outcome.STALLED)
-            ended = torch.where(escaped, Outcome.ESCAPED, ended)
-            rows = w.row[finished]
-            outcome[rows], steps[rows], last_time[rows] = ended[finished], w.steps[finished], w.t[finished]
-            w = w.keep(~finished)
-    return Solution(times, states, outcome, steps, last_time)
+        times=times,
+        rtol=rtol,
+        atol=atol,
+        max_steps=int(max_steps),
+        log_escape=math.log(escape),
+        growth=tape is None and method != "rk4" and not system.sphere,
+        stiff=tape is None and method == "auto" and rosenbrock.supports(n, d),
+        events=_events(events, system, x0),
+        observables=_observables(observe, system, x0),
+    )
+    keeper = Dense(task.kernel, batch, n) if dense else None
+    record = empty(times, batch, n, d, len(events), len(observe), keeper)
+    valid = system.finite & x0.isfinite().flatten(1).all(1)
+    if method == "rosenbrock":
+        if not rosenbrock.supports(n, d):
+            fix = "use method='auto', or 'rk4' with a small step"
+            raise InputError("method", f"'rosenbrock' with n·d = {n * d}", "smaller systems", fix)
+        run = rosenbrock.run
+    elif step is not None:
+        run = partial(torch_backend.run_fixed, step=step)
+    elif tape is not None:
+        run = partial(torch_backend.march, torch_backend.DORMAND_PRINCE, tape=tape)
+    else:
+        run = _backend(backend, task, x0, dense)
+    if run is not numba_backend.run:  # which looks for itself
+        valid &= system.velocity(x0).isfinite().flatten(1).all(1)
+    with torch.no_grad():
+        stiff = run(task, _start(task, x0, valid, record), record)
+        if len(stiff.row):
+            rosenbrock.run(task, stiff, record)
+    return record if tape is None else gradient.differentiable(record, tape, kernel, x0)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from numerics.checks import check_choice, check_device, check_shape, check_tensor
+from numerics.checks import check_choice, check_match, check_shape, check_tensor
 from numerics.encodings import Rotary
 from numerics.errors import InputError
 from numerics.kernel import Kernel, attended_mean, flow, stable_attention
@@ -29,13 +29,14 @@ from numerics.shapes import (
 )
 
 ENCODED = ("scores", "scores and values")
+ROTARY_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # far above the rounding of QᵀK
 
 
 def _solve(name: str, matrix: Tensor, right: Tensor, undefined: str, *, left: bool) -> Tensor:
     """right times matrix⁻¹ (matrix⁻¹ times right if ``left``), refused when singular to working precision."""
     inverse, info = torch.linalg.inv_ex(matrix)
     condition = matrix.abs().sum(-2).amax(-1) * inverse.abs().sum(-2).amax(-1)
-    regular = (info == 0) & (condition < 1 / torch.finfo(torch.float64).eps)
+    regular = (info == 0) & (condition < 1 / torch.finfo(matrix.dtype).eps)
     if not regular.all():
         rows = (~regular).nonzero().flatten().tolist()
         fix = f"drop those systems; there {undefined}"
@@ -50,7 +51,7 @@ def batch_last(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class AttentionSystem:
-    """A batch of systems ẋ_i = Σ_h V_h m_i^h with switches for the variants, float64, on one device.
+    """A batch of systems ẋ_i = Σ_h V_h m_i^h with switches for the variants, on one device.
 
     - score W and value V: (batch, d, d), or (batch, heads, d, d) for several heads, whose velocities add up.
     - causal: token i attends to j ≤ i only.
@@ -64,10 +65,10 @@ class AttentionSystem:
     - sphere: the velocity v_i is projected to v_i − (x_i·v_i) x_i, tangent at unit tokens; ``integrate`` then
       starts from unit tokens and keeps them so.
 
-    Positions and bias fix the number of tokens n. Raises InputError for any other shape, dtype or device, a
-    bias that is NaN or +inf or hides every token from some token, and a score that is not rotary's QᵀK.
-    Weights may be NaN or infinite: such a system is still a row, which ``integrate`` reports as INVALID;
-    ``finite`` tells which rows are usable.
+    All tensors are float64, or all float32. Positions and bias fix the number of tokens n. Raises InputError
+    for any other shape, dtype or device, a bias that is NaN or +inf or hides every token from some token, and
+    a score that is not rotary's QᵀK. Weights may be NaN or infinite: such a system is still a row, which
+    ``integrate`` reports as INVALID; ``finite`` tells which rows are usable.
     """
 
     score: HeadForms
@@ -87,7 +88,7 @@ class AttentionSystem:
                 expected = "square matrices (batch, d, d) or (batch, heads, d, d), d ≥ 1"
                 raise InputError(name, got, expected, "check the axes")
         check_shape("value", self.value, self.score.shape, "the shape of score")
-        check_device("value", self.value, "score", self.device)
+        check_match("value", self.value, "score", self.score)
         for name, flag in (("causal", self.causal), ("sphere", self.sphere)):
             if type(flag) is not bool:
                 raise InputError(name, type(flag).__name__, "True or False", "other masks go into bias")
@@ -96,7 +97,7 @@ class AttentionSystem:
             check_tensor("positions", self.positions, "batch n d")
             shape = (self.batch, self.positions.shape[1], self.dim)
             check_shape("positions", self.positions, shape, "(batch, n, d)")
-            check_device("positions", self.positions, "score", self.device)
+            check_match("positions", self.positions, "score", self.score)
         if self.bias is not None:
             self._check_bias(self.bias)
         if self.rotary is not None:
@@ -107,7 +108,7 @@ class AttentionSystem:
         n = bias.shape[-1]
         heads = self.score.shape[1:-2] if bias.ndim == 4 else ()
         check_shape("bias", bias, (self.batch, *heads, n, n), "(batch, n, n), or with the heads of score")
-        check_device("bias", bias, "score", self.device)
+        check_match("bias", bias, "score", self.score)
         bad = ~(bias < torch.inf)
         if bad.any():
             got = f"{int(bad.sum())} entries that are NaN or +inf"
@@ -123,10 +124,10 @@ class AttentionSystem:
             raise InputError("rotary", type(rotary).__name__, "a Rotary", "Rotary(query, key, turns)")
         shape = (*self.score.shape[:-2], rotary.query.shape[-2], self.dim)
         check_shape("rotary", rotary.query, shape, "a query with the batch, heads and d of score")
-        check_device("rotary", rotary.query, "score", self.device)
+        check_match("rotary", rotary.query, "score", self.score)
         error = (rotary.query.mT @ rotary.key - self.score).abs()
         size = (rotary.query.abs().mT @ rotary.key.abs()).amax((-2, -1), keepdim=True)
-        if (error > 1e-9 * size).any():  # far above the rounding of QᵀK; a NaN passes, its row is not finite
+        if (error > ROTARY_TOLERANCE[size.dtype] * size).any():  # a NaN passes; its row is not finite
             expected = "score = QᵀK, with the scale in the query"
             raise InputError("rotary", "another form than score", expected, "use from_projections(turns=…)")
 
@@ -277,7 +278,8 @@ class AttentionSystem:
             value=self._last(self.value),
             right=None if rotary is None else self._last(rotary.key.mT),
             turns=None if rotary is None else self._kernel_turns(rotary, n),
-            bias=self._kernel_bias(n) if self.causal or self.bias is not None else None,
+            bias=None if self._head_bias is None else self._last(self._head_bias),
+            causal=self.causal,
             positions=None if self.positions is None else batch_last(self.positions),
             encoded_values=self.positions_in == "scores and values",
             rotated_values=rotary is not None and rotary.rotated_values,
@@ -287,13 +289,6 @@ class AttentionSystem:
     def _kernel_turns(self, rotary: Rotary, n: int) -> Tensor:
         turns = rotary.turns[None] if rotary.shared else rotary.turns
         return self._last(turns[:, None, :n] if self.has_heads else turns[:, :n])
-
-    def _kernel_bias(self, n: int) -> Tensor:
-        """The bias, and −inf where a token is hidden: (n, n, [heads or 1,] batch or 1)."""
-        bias = self._head_bias
-        if bias is None:  # the causal mask, shared by heads and batch
-            bias = self.score.new_zeros((1,) * self.score.ndim)
-        return self._last(torch.where(self.visible(n), bias, -torch.inf))
 
     def _last(self, part: Tensor) -> Tensor:
         """(batch, [heads,] …) to (…, [heads,] batch), contiguous."""
@@ -309,7 +304,7 @@ class AttentionSystem:
             raise InputError("score", got, "a single head (batch, d, d)", "take one head, score[:, h]")
 
     def check_tokens(self, x: Tokens, argument: str = "x") -> None:
-        """Raises InputError unless x is (batch, n ≥ 1, d), float64, on the device of the weights.
+        """Raises InputError unless x is (batch, n ≥ 1, d), of the dtype and on the device of the weights.
 
         n must be that of positions and bias, and at most that of the rotary turns.
         """
@@ -327,4 +322,4 @@ class AttentionSystem:
         if self.rotary is not None and self.rotary.positions < n:
             expected = f"at most {self.rotary.positions} tokens, as rotary has turns"
             raise InputError(argument, f"{n} tokens", expected, f"give turns for {n} positions")
-        check_device(argument, x, "the weights", self.device)
+        check_match(argument, x, "the weights", self.score)

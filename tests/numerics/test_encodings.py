@@ -139,7 +139,8 @@ TURNS = rotary_turns(3, 2)
     ("argument", "change", "message"),
     [
         ("query", {"query": EYE[0]}, r"axes \(batch d_k d\) or axes \(batch heads d_k d\)"),
-        ("query", {"query": EYE.float()}, "float64"),
+        ("query", {"query": EYE.half()}, "float64"),
+        ("key", {"query": EYE.float()}, "the dtype of query, torch.float32"),
         ("key", {"key": EYE[:, :1]}, "the shape of query"),
         ("key", {"key": EYE[None]}, "the shape of query"),
         ("key", {"key": EYE.to("meta")}, "device of query"),
@@ -179,7 +180,7 @@ def test_bad_rotary(argument, change, message):
         ("rotation", lambda: turns_from_matrix(EYE[:, :1], 3), "square"),
         ("n", lambda: alibi_bias(2.5, 1.0), "positive whole number"),
         ("slope", lambda: alibi_bias(2, math.inf), "finite"),
-        ("slope", lambda: alibi_bias(2, torch.ones(3)), "float64"),
+        ("slope", lambda: alibi_bias(2, torch.ones(3).half()), "float64"),
     ],
 )
 def test_bad_encodings(argument, call, message):

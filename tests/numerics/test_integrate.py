@@ -1,4 +1,5 @@
 import math
+import shutil
 from functools import partial
 from itertools import pairwise
 
@@ -9,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from numerics import AttentionSystem, InputError, Outcome, integrate
+from numerics import AttentionSystem, InputError, Outcome, integrate, torch_backend
 from numerics.encodings import alibi_bias, rotary_turns, turns_from_matrix
 from numerics.families import random_form, random_tokens, random_value_with_left_eigenvector
 from numerics.observables import hyperplane, norms
 
 f64 = partial(torch.tensor, dtype=torch.float64)
+BOTH = pytest.mark.parametrize("backend", ["auto", "torch"])
 
 
 def times(*values):
@@ -31,6 +33,26 @@ def close(actual, expected, tolerance):
 
 def outcomes(solution):
     return [Outcome(code).name for code in solution.outcome.tolist()]
+
+
+ROWWISE = (
+    "states",
+    "log_scale",
+    "outcome",
+    "steps",
+    "stiff_steps",
+    "last_time",
+    "events",
+    "observed",
+)
+
+
+def assert_same(alone, together, rows):
+    """Every field of these rows to the last bit, NaN in the same places."""
+    for name in ROWWISE:
+        expected, actual = getattr(together, name)[rows], getattr(alone, name)
+        assert torch.equal(actual.isnan(), expected.isnan()), (rows, name)
+        assert torch.equal(actual.nan_to_num(9e99), expected.nan_to_num(9e99)), (rows, name)
 
 
 # Closed forms
@@ -221,21 +243,20 @@ def test_every_switch_agrees_with_scipy(name):
         assert error < 1e-7
 
 
+@BOTH
 @pytest.mark.parametrize("name", VARIANTS)
-def test_no_switch_lets_batch_mates_interfere(name):
+def test_no_switch_lets_batch_mates_interfere(name, backend):
     system, x = variant(name, 13, 4, 3, 300)
     system.value[3] *= 20  # ends early or late
     system.score[5] = torch.nan
     if not system.sphere:
         x[8] *= 50
-    options = {"times": times(0, 0.3, 1, 2), "max_steps": 120, "escape": 1e12}
+    options = {"times": times(0, 0.3, 1, 2), "max_steps": 120, "escape": 1e12, "backend": backend}
     together = integrate(system, x, **options)
     assert {"REACHED", "INVALID"} <= set(outcomes(together))
     for rows in ([0], [3, 12], [8, 5, 1], list(range(12, 0, -1))):
         alone = integrate(system.rows(rows), x[rows], **options)
-        for field in ("states", "outcome", "steps", "last_time"):
-            expected, actual = getattr(together, field)[rows], getattr(alone, field)
-            assert torch.equal(actual.nan_to_num(9e99), expected.nan_to_num(9e99)), (rows, field)
+        assert_same(alone, together, rows)
 
 
 def test_the_first_token_of_a_causal_system_follows_the_linear_flow():
@@ -330,7 +351,7 @@ def mixed_batch():
 
 def test_each_row_has_its_own_outcome():
     system, x = mixed_batch()
-    solution = integrate(system, x, times(0, 1, 2, 30), max_steps=5000)
+    solution = integrate(system, x, times(0, 1, 2, 30), max_steps=5000, method="dormand-prince")
     assert outcomes(solution) == ["REACHED", "INVALID", "ESCAPED", "INVALID", "STALLED", "ESCAPED", "INVALID"]
     assert solution.states[0].isfinite().all()
     assert solution.states[[1, 3, 6]].isnan().all()
@@ -348,7 +369,7 @@ def test_each_row_has_its_own_outcome():
 
 def test_explain_names_rows_and_what_to_do():
     system, x = mixed_batch()
-    text = integrate(system, x, times(0, 30), max_steps=5000).explain()
+    text = integrate(system, x, times(0, 30), max_steps=5000, method="dormand-prince").explain()
     assert "REACHED 1 of 7 (rows 0)" in text
     assert "STALLED 1 of 7 (rows 4)" in text
     assert "raise max_steps" in text
@@ -377,6 +398,136 @@ def test_a_small_absolute_tolerance_follows_decay():
     assert solution.states[0, -1, 0, 0].item() == pytest.approx(math.exp(-60), rel=1e-5)
 
 
+# Log-radius
+
+
+def scalar(rates):
+    """One token in dimension one with velocity rate · x: x(t) = e^{rate t} x(0)."""
+    V = f64(rates).view(-1, 1, 1)
+    return AttentionSystem(torch.ones_like(V), V)
+
+
+@BOTH
+def test_norms_far_beyond_the_largest_number(backend):
+    """x(t) = e^{rate t} x(0) up to e^{1200} ≈ 1e521: the log-norm follows, whatever the start."""
+    start, t = f64([0.7, 1e-100, 1e200, -3.0]).view(4, 1, 1), times(0, 0.1, 10, 30)
+    system = scalar([20.0, 40.0, 30.0, -1.0])
+    solution = integrate(system, start, t, escape=math.inf, atol=1e-300, backend=backend)
+    assert outcomes(solution) == ["REACHED"] * 4
+    exact = start.abs().log().view(4, 1) + system.value.view(4, 1) * t
+    assert (solution.log_norm - exact).abs().max() < 1e-5  # some fifty steps of 1e-8 each, and room
+    assert torch.equal(solution.log_scale > 0, exact > math.log(1e300))
+    assert solution.states.isfinite().all()
+    assert (solution.states[3] < 0).all()
+    plain = solution.log_scale == 0
+    close(solution.states[plain].flatten().abs().log(), exact[plain], 1e-5)
+
+
+@BOTH
+def test_growth_to_1e400_on_one_side_of_a_hyperplane(backend):
+    """T17 at norms where plain floats have long overflowed: log z_i(t) − λt stays within its range at 0."""
+    g = torch.Generator().manual_seed(81)
+    rate = f64([0.5, 1.0, 2.0])
+    V, ell = random_value_with_left_eigenvector(3, 2, rate, g)
+    x = random_tokens(3, 4, 2, 1.0, g)
+    x = x * hyperplane(x, ell).sign()[..., None]
+    ends = 400 * math.log(10) / rate
+    for row in range(3):
+        t, one = times(0, 0.3 * ends[row], ends[row]), slice(row, row + 1)
+        system = AttentionSystem(gaussian(3, 2, 2, seed=82)[one], V[one])
+        solution = integrate(system, x[one], t, escape=math.inf, backend=backend)
+        assert outcomes(solution) == ["REACHED"]
+        z = torch.einsum("tnd,d->tn", solution.states[0], ell[row]).log() + solution.log_scale[0][:, None]
+        drift = z - rate[row] * t[:, None] - z[0, 0]
+        largest = solution.log_norm[0] - z.amax(1)  # an error relative to the largest entry, not to z
+        slack = 1e-4 * largest.exp()[:, None]
+        assert (drift >= (z[0] - z[0, 0]).min() - slack).all()
+        assert (drift <= (z[0] - z[0, 0]).max() + slack).all()
+
+
+def test_a_row_goes_over_and_comes_back():
+    """Growth that passes: V = [[−1, 40], [0, −1]] lifts (0, 1) to about 15, then lets it decay."""
+    V = f64([[[-1.0, 40.0], [0.0, -1.0]]])
+    start, t = f64([[[0.0, 1.0]]]), torch.linspace(0, 30, 61, dtype=torch.float64)
+    solution = integrate(AttentionSystem(torch.zeros_like(V), V), start, t, atol=1e-14, backend="torch")
+    exact = torch.stack([40 * t * torch.exp(-t), torch.exp(-t)], -1)
+    assert exact.max() > 10  # beyond the 8 at which a growing row goes over
+    assert ((solution.states[0, :, 0] - exact).abs() <= 1e-6 * exact[:, :1] + 1e-12).all()
+
+
+def test_the_same_answer_in_both_coordinates():
+    """Equal tokens follow the linear flow (T6), also where it makes them grow."""
+    V = gaussian(6, 3, 3, seed=83) + 2 * torch.eye(3).double()
+    start = gaussian(6, 1, 3, seed=84).repeat(1, 4, 1)
+    t = times(0, 1, 3, 6)
+    solution = integrate(AttentionSystem(gaussian(6, 3, 3, seed=85), V, causal=True), start, t)
+    exact = torch.einsum("btac,bnc->btna", torch.linalg.matrix_exp(V[:, None] * t[:, None, None]), start)
+    size = exact.abs().amax((-2, -1), keepdim=True)
+    assert size.max() > 1e4
+    assert ((solution.states - exact).abs() <= 1e-5 * size).all()
+
+
+def test_escape_beyond_the_largest_number_is_a_threshold_too():
+    end = integrate(scalar([1.0]), f64([[[1.0]]]), until=2000.0, escape=1e308, rtol=1e-10)
+    assert outcomes(end) == ["ESCAPED"]
+    assert end.last_time.item() >= 308 * math.log(10)
+
+
+# Fixed steps
+
+
+def test_fixed_steps_have_order_four_and_land_on_the_times():
+    system, start = AttentionSystem(*gaussian(2, 5, 3, 3, seed=86)), gaussian(5, 4, 3, seed=87)
+    t = times(0, 0.3, 1)
+    best = integrate(system, start, t, rtol=1e-12, atol=1e-13).states
+    errors = []
+    for step in (0.02, 0.01, 0.005):
+        solution = integrate(system, start, t, method="rk4", step=step)
+        errors.append((solution.states - best).abs().amax((0, 2, 3))[1:].max())
+        assert (solution.steps == round(1 / step)).all()
+        assert (solution.last_time == 1).all()
+    assert all(12 < a / b < 20 for a, b in pairwise(errors))  # 2⁴ = 16
+
+
+def test_fixed_steps_keep_their_own_outcomes():
+    system, x = mixed_batch()
+    solution = integrate(system, x, times(0, 1, 2), method="rk4", step=0.01)
+    assert outcomes(solution) == ["REACHED", "INVALID", "REACHED", "INVALID", "ESCAPED", "ESCAPED", "INVALID"]
+    for rows in ([0], [2, 4]):
+        alone = integrate(system.rows(rows), x[rows], times(0, 1, 2), method="rk4", step=0.01)
+        assert_same(alone, solution, rows)
+    short = integrate(system, x, times(0, 1, 2), method="rk4", step=0.01, max_steps=150)
+    assert outcomes(short)[0] == "STALLED"
+    assert short.states[0, 1].isfinite().all()
+    assert short.states[0, 2].isnan().all()
+    assert short.last_time[0].item() == pytest.approx(1.5)
+
+
+# Compiled
+
+
+def test_the_compiled_back_end_agrees():
+    """To rounding: the compiler may fuse and reorder."""
+    if not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        pytest.skip("torch.compile needs a C++ compiler on the CPU")
+    system, x = AttentionSystem(*gaussian(2, 5, 1, 1, seed=88)), gaussian(5, 2, 1, seed=89)
+    system.score[3] = torch.nan
+    plain, compiled = (
+        integrate(system, x, until=3, backend=name, method="dormand-prince") for name in ("torch", "compiled")
+    )
+    assert torch.equal(plain.outcome, compiled.outcome)
+    assert (compiled.states - plain.states)[plain.outcome == Outcome.REACHED].abs().max() < 1e-9
+
+
+def test_a_failing_compiler_is_named(monkeypatch):
+    def broken(*_):
+        raise torch_backend.CompileError("no compiler")
+
+    monkeypatch.setattr(torch_backend, "run_compiled", broken)
+    with pytest.raises(InputError, match=r"torch.compile failed.*backend='torch'"):
+        integrate(ONE, torch.ones(1, 3, 2).double(), until=1, backend="compiled")
+
+
 # Batch mates
 
 
@@ -390,8 +541,9 @@ def test_exp_and_log_do_not_depend_on_where_a_number_lies(function):
         assert torch.equal(function(values[start : start + 37]), expected[start : start + 37])
 
 
+@BOTH
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (3, 2), (7, 5)])
-def test_answers_do_not_depend_on_batch_mates_to_the_last_bit(n, d):
+def test_answers_do_not_depend_on_batch_mates_to_the_last_bit(n, d, backend):
     g = torch.Generator().manual_seed(50 + n)
     W = random_form(37, d, positive=d, generator=g)
     A = random_form(37, d, positive=torch.arange(37) % (d + 1), generator=g)
@@ -401,14 +553,13 @@ def test_answers_do_not_depend_on_batch_mates_to_the_last_bit(n, d):
     system.value[9] *= 300  # overflows or is stiff
     x[14] *= 200  # stiff or fast
     x[20] = torch.inf
-    options = {"times": torch.linspace(0, 2, 7, dtype=torch.float64), "max_steps": 150, "escape": 1e30}
+    t = torch.linspace(0, 2, 7, dtype=torch.float64)
+    options = {"times": t, "max_steps": 150, "escape": 1e30, "backend": backend}
     together = integrate(system, x, **options)
     assert {"REACHED", "INVALID"} <= set(outcomes(together))
     for rows in ([0], [5], [36], [9, 14], [3, 4, 20, 11], list(range(36, 0, -2)), list(range(10, 27))):
         alone = integrate(system.rows(rows), x[rows], **options)
-        for name in ("states", "outcome", "steps", "last_time"):
-            expected, actual = getattr(together, name)[rows], getattr(alone, name)
-            assert torch.equal(actual.nan_to_num(9e99), expected.nan_to_num(9e99)), (rows, name)
+        assert_same(alone, together, rows)
 
 
 # Bad arguments
@@ -432,6 +583,11 @@ GOOD = {"system": ONE, "x0": torch.ones(1, 3, 2).double(), "times": times(0, 1)}
         ("times", {"times": times(0.0, math.inf)}),
         ("times", {"times": times(0.0, math.nan)}),
         ("times", {"times": times(0, 1)[None]}),
+        ("times", {"times": None}),
+        ("times", {"until": 1.0}),
+        ("until", {"times": None, "until": 0.0}),
+        ("until", {"times": None, "until": math.nan}),
+        ("until", {"times": None, "until": "1"}),
         ("rtol", {"rtol": 0.0}),
         ("rtol", {"rtol": 1e-17}),
         ("rtol", {"rtol": math.nan}),
@@ -439,11 +595,27 @@ GOOD = {"system": ONE, "x0": torch.ones(1, 3, 2).double(), "times": times(0, 1)}
         ("atol", {"atol": 0.0}),
         ("atol", {"atol": math.nan}),
         ("max_steps", {"max_steps": 0}),
+        ("max_steps", {"max_steps": 1.5}),
         ("escape", {"escape": 0.0}),
         ("escape", {"escape": math.nan}),
+        ("backend", {"backend": "cuda"}),
+        ("backend", {"backend": "numba", "dense": True}),
+        ("backend", {"backend": "numba", "method": "rosenbrock"}),
+        ("method", {"method": "dopri5"}),
+        ("method", {"method": "rk4", "step": 0.1, "dense": True}),
+        ("step", {"method": "rk4"}),
+        ("step", {"step": 0.1}),
+        ("step", {"method": "rk4", "step": 0.0}),
     ],
 )
 def test_bad_arguments(argument, change):
     with pytest.raises(InputError) as error:
         integrate(**{**GOOD, **change})
     assert error.value.argument == argument
+
+
+def test_a_misspelt_choice_is_recognised():
+    with pytest.raises(InputError, match="did you mean 'dormand-prince'"):
+        integrate(**GOOD, method="dormand_prince")
+    with pytest.raises(InputError, match="did you mean 'compiled'"):
+        integrate(**GOOD, backend="compile")

@@ -386,7 +386,8 @@ def test_rows_that_are_not_finite():
 EYE = torch.eye(2).double()[None]
 BAD_WEIGHTS = [
     ("score", [[1.0]], EYE),
-    ("score", EYE.float(), EYE),
+    ("score", EYE.half(), EYE),
+    ("value", EYE.float(), EYE),
     ("score", EYE.long(), EYE),
     ("score", EYE.to(torch.complex128), EYE),
     ("score", EYE[0], EYE),
@@ -410,10 +411,15 @@ def test_bad_weights(argument, score, value):
 
 
 def test_wrong_dtype_says_double():
-    with pytest.raises(
-        InputError, match=r"got torch.float32; expected torch.float64. Fix: convert with .double\(\)"
-    ):
-        AttentionSystem(EYE.float(), EYE)
+    expected = r"got torch.float16; expected torch.float64 or torch.float32. Fix: convert with .double\(\)"
+    with pytest.raises(InputError, match=expected):
+        AttentionSystem(EYE.half(), EYE)
+
+
+def test_dtypes_do_not_mix():
+    expected = "x: got torch.float32; expected the dtype of the weights, torch.float64. Fix: convert one"
+    with pytest.raises(InputError, match=expected):
+        AttentionSystem(EYE, EYE).velocity(torch.zeros(1, 3, 2))
 
 
 @pytest.mark.parametrize(
