@@ -37,7 +37,7 @@ def random_form(
     d: int,
     *,
     positive: int | Tensor,
-    spectrum: tuple[float, float] = (0.5, 2.0),
+    spectrum: tuple[float | Tensor, float | Tensor] = (0.5, 2.0),
     antisymmetric_share: float | Tensor = 0.0,
     generator: Generator,
     device: torch.device | str = "cpu",
@@ -45,7 +45,8 @@ def random_form(
     """Matrices (batch, d, d) whose symmetric part is O diag(±λ) Oᵀ with ``positive`` plus signs.
 
     O is Haar-distributed and λ uniform in ``spectrum``. A Gaussian antisymmetric part is scaled so that
-    ‖M_a‖_F / ‖M‖_F = antisymmetric_share. ``positive`` and the share are numbers or tensors (batch,).
+    ‖M_a‖_F / ‖M‖_F = antisymmetric_share. ``positive``, the ends of the spectrum and the share are numbers or
+    tensors (batch,).
     Raises InputError unless positive is an integer in [0, d], 0 < spectrum[0] ≤ spectrum[1], the share is in
     [0, 1), and the share is 0 when d = 1.
     """
@@ -53,19 +54,20 @@ def random_form(
         _per_row("positive", positive, batch),
         _per_row("antisymmetric_share", antisymmetric_share, batch),
     )
-    low, high = spectrum
+    low, high = (_per_row("spectrum", end, batch) for end in spectrum)
     if not ((positive >= 0) & (positive <= d) & (positive == positive.round())).all():
         raise InputError(
             "positive", positive.tolist()[:8], f"integers from 0 to d = {d}", "count eigenvalues"
         )
-    if not 0 < low <= high < float("inf"):
+    if not ((low > 0) & (low <= high) & (high < torch.inf)).all():
         raise InputError("spectrum", spectrum, "0 < low ≤ high", "give the range of |eigenvalue|")
     if not ((share >= 0) & (share < 1)).all():
         raise InputError("antisymmetric_share", share.tolist()[:8], "numbers in [0, 1)", "give ‖M_a‖/‖M‖")
     if d == 1 and share.any():
         raise InputError("antisymmetric_share", share.tolist()[:8], "0 when d = 1", "use d ≥ 2")
     signs = torch.where(torch.arange(d) < positive[:, None], 1.0, -1.0)
-    sizes = low + (high - low) * torch.rand(batch, d, dtype=torch.float64, generator=generator)
+    sizes = torch.rand(batch, d, dtype=torch.float64, generator=generator)
+    sizes = low[:, None] + (high - low)[:, None] * sizes
     O = random_orthogonal(batch, d, generator)  # noqa: E741
     symmetric = (O * (signs * sizes)[:, None]) @ O.mT
     symmetric = (symmetric + symmetric.mT) / 2

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from numerics import InputError as NumericsInputError
 from numerics.fetch import FetchError, UnavailableError
+from numerics.sweep import estimate, inspect, read_plan, run_sweep
+from numerics.workers import cores
 from theory.derivation import KINDS
 from theory.errors import InputError
 from theory.layer import Layer
@@ -32,6 +34,7 @@ from tokendyn.derive_text import check_format
 from tokendyn.derive_text import render as render_derived
 from tokendyn.files import read_json, read_matrix, require_writable, write_json
 from tokendyn.probe import replay as replay_counterexample
+from tokendyn.sweep_text import SweepProgress, print_estimate, print_summary
 from tokendyn.verify import OPEN
 from tokendyn.verify import verify as run_verify
 
@@ -400,6 +403,47 @@ def derive(file: str | None, style: str, **options) -> None:
         derived = answer({**(read_request(file) if file else {}), **given})
     click.echo(render_derived(derived, style, console))
     sys.exit(exit_code(derived))
+
+
+@main.command(epilog="Exit codes: 0 done, 2 bad usage or input.")
+@click.argument("config", metavar="CONFIG.toml")
+@click.option("--out", metavar="FOLDER", help="Where the results go; a rerun completes what is there.")
+@click.option("--jobs", type=int, help="Processes; by default one for each core.")
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on this Dask cluster instead.")
+@click.option("--new", is_flag=True, help="Start over; results in FOLDER move to FOLDER/replaced.")
+@click.option("--dry-run", is_flag=True, help="Only say how large it is and about how long it takes.")
+@click.option("--summary", is_flag=True, help="Only show what FOLDER holds; `sweep FOLDER --summary` too.")
+def sweep(
+    config: str,
+    out: str | None,
+    jobs: int | None,
+    scheduler: str | None,
+    new: bool,
+    dry_run: bool,
+    summary: bool,
+) -> None:
+    """Simulate families of random systems.
+
+    A grid or a random design over weights, starts and switches; one row per system in FOLDER/table.parquet:
+    design, outcome, rates, margins. It may be killed at any moment: the same command goes on where it
+    stopped, and the table is the same to the last bit. docs/sweep.md has the entries of CONFIG.toml.
+    """
+    console = _console()
+    if summary:
+        print_summary(*inspect(out or config, say=click.echo), console)
+        return
+    plan = read_plan(config)
+    if dry_run:
+        print_estimate(plan, estimate(plan), cores() if jobs is None else jobs, console)
+        return
+    if out is None:
+        raise InputError("--out", got="nothing", expected="a folder for the results", fix="--out FOLDER")
+    with SweepProgress(console) as progress:
+        found = run_sweep(
+            plan, out, jobs=jobs, scheduler=scheduler, new=new, progress=progress.update, say=progress.say
+        )
+    print_summary(found, [], console)
+    console.print(f"table: {out}/table.parquet", markup=False)
 
 
 @main.command(epilog=CODES_HELP)
