@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: verify test lint clean
+.PHONY: verify test lint bench clean
 
 verify: $(INSTALLED)  ## check every theorem, then audit a real pretrained Transformer
 	$(BIN)/tokendyn verify --json verify.json
@@ -17,6 +17,10 @@ lint: $(INSTALLED)  ## style, types and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## the engine against other solvers, see benchmarks/README.md
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.engine
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
