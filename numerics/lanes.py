@@ -6,6 +6,9 @@ of AVX-512, two of AVX, four of SSE or NEON). Nothing is reordered or contracted
 that lane alone. A number meets a vector through ``fill``.
 """
 
+# pyright: reportOptionalCall=false
+# (Numba's decorators are not typed)
+
 import math
 import operator
 

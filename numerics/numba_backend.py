@@ -4,10 +4,14 @@ Every lane has its own time, step and outcome; a lane whose system has ended tak
 queue. No operation crosses lanes, so a system's answer does not depend on its neighbours.
 """
 
+# pyright: reportCallIssue=false
+# (an intrinsic is called without the typing context, its first parameter)
+
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from pathlib import Path
+from inspect import getsource
 from typing import NamedTuple
 
 import numpy as np
@@ -675,12 +679,8 @@ def _entry_points(source: str):
     return prepare, march
 
 
-_PARTS = (dp, lanes, lane_flow, radial, watch)
-_prepare_all, _march_all = _entry_points(
-    sha256(
-        b"".join(Path(part).read_bytes() for part in (__file__, *(m.__file__ for m in _PARTS)))
-    ).hexdigest()
-)
+_SOURCES = (sys.modules[__name__], dp, lanes, lane_flow, radial, watch)
+_prepare_all, _march_all = _entry_points(sha256("".join(map(getsource, _SOURCES)).encode()).hexdigest())
 
 
 # From tensors to arrays and back

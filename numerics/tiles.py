@@ -57,8 +57,8 @@ def _in_tiles(
     out = torch.empty_like(values)
     parts = (
         queries.contiguous(),
-        pad(keys, (0, 0, 0, rows)).contiguous(),
-        pad(values, (0, width, 0, rows)).contiguous(),
+        _padded(keys, 0, rows),
+        _padded(values, width, rows),
         scale.flatten(),
         values.new_empty(0, 0) if bias is None else bias.contiguous(),
     )
@@ -76,6 +76,11 @@ def _in_tiles(
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             list(pool.map(work, starts))
     return out
+
+
+def _padded(part: Tensor, columns: int, rows: int) -> Tensor:
+    """The part, contiguous, with so many columns and rows of zeros more; no copy where there is nothing to add."""
+    return (pad(part, (0, columns, 0, rows)) if columns or rows else part).contiguous()
 
 
 def _in_blocks(

@@ -385,12 +385,17 @@ def run_compiled(task: Task, at: Position, record: Solution) -> Position:
 
 def _runge_kutta(x: Tensor, h: float, kernel: Kernel) -> Tensor:
     """The classical fourth-order step; on the sphere its end is projected."""
-    slope = total = flow(x, kernel)
-    for share, weight in ((0.5, 2.0), (0.5, 2.0), (1.0, 1.0)):
-        slope = flow(x + share * h * slope, kernel)
-        total = total + weight * slope
-    x = x + h / 6 * total
-    return on_sphere(x) if kernel.sphere else x
+    slope = flow(x, kernel)
+    total = slope.clone()
+    for share, weight in (
+        (0.5, 2.0),
+        (0.5, 2.0),
+        (1.0, 1.0),
+    ):  # in place: the states of large systems are large
+        slope = flow(slope.mul_(share * h).add_(x), kernel)
+        total += weight * slope
+    total = total.mul_(h / 6).add_(x)
+    return on_sphere(total) if kernel.sphere else total
 
 
 def run_fixed(task: Task, at: Position, record: Solution, step: float) -> Position:
