@@ -79,7 +79,7 @@ def _in_tiles(
 
 
 def _padded(part: Tensor, columns: int, rows: int) -> Tensor:
-    """The part, contiguous, with so many columns and rows of zeros more; no copy where there is nothing to add."""
+    """The part, contiguous, with so many columns and rows of zeros more; not copied if there are none."""
     return (pad(part, (0, columns, 0, rows)) if columns or rows else part).contiguous()
 
 
