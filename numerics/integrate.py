@@ -22,6 +22,7 @@ from numerics.watch import watch
 
 BACKENDS = ("auto", "torch", "compiled", "numba")
 MANY = 1024  # rows for which "auto" compiles on CUDA
+RTOL = {torch.float64: 1e-8, torch.float32: 1e-5}
 METHODS = ("auto", "dormand-prince", "rosenbrock", "rk4")
 
 Run = Callable[[Task, Position, Solution], Position]
@@ -64,7 +65,7 @@ def _times(times: object, until: object, x0: Tokens) -> Times:
 def _check_options(rtol: float, atol: float, max_steps: int, escape: float, dtype: torch.dtype) -> None:
     eps = torch.finfo(dtype).eps
     expected = f"machine epsilon {eps:.1e} ≤ rtol < 1"
-    _check_number("rtol", rtol, expected, lambda v: eps <= v < 1, f"use e.g. {1e-8 if eps < 1e-8 else 1e-5}")
+    _check_number("rtol", rtol, expected, lambda v: eps <= v < 1, f"use e.g. {RTOL[dtype]}")
     fix = "use e.g. 1e-10, far below the tokens' size"
     _check_number("atol", atol, "a positive number", lambda v: 0 < v < math.inf, fix)
     _check_number(
@@ -222,7 +223,7 @@ def integrate(
     times: Times | None = None,
     *,
     until: float | None = None,
-    rtol: float = 1e-8,
+    rtol: float | None = None,
     atol: float = 1e-10,
     max_steps: int = 100_000,
     escape: float = 1e100,
@@ -236,7 +237,7 @@ def integrate(
     """Solve ẋ = velocity(x) for every system from x0 (batch, n, d), sampled at ``times`` (x0 at times[0]).
 
     - times (times,) increase strictly; ``until=T`` stands for times (0, T).
-    - rtol, atol: the error of a step is measured per system, its largest entry against
+    - rtol (1e-8, or 1e-5 in float32), atol: the error of a step is measured per system, its largest entry against
       atol + rtol · (largest entry of x), so a small token beside a huge one is resolved relative to the huge
       one. Where norms grow, tokens are kept as eʳu and the error of r is measured against rtol.
     - max_steps attempts per row; beyond it a row is STALLED. A row is ESCAPED as soon as the start or an
@@ -267,6 +268,7 @@ def integrate(
     if system.sphere:
         _check_sphere(x0)
     times = _times(times, until, x0)
+    rtol = RTOL[x0.dtype] if rtol is None else rtol
     _check_options(rtol, atol, max_steps, escape, x0.dtype)
     _check_method(backend, method, step, dense, bool(events or observe))
     batch, n, d = x0.shape

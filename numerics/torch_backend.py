@@ -133,7 +133,7 @@ def path(z: Tensor, slope: Tensor, h: Tensor, new: Step) -> Polynomial:
 
 
 def measure(
-    error: Tensor, size: Tensor, r: Tensor, growing: Tensor | None, rtol: float, atol: float
+    error: Tensor, size: Tensor, r: Tensor, growing: Tensor | None, rtol: float | Tensor, atol: float | Tensor
 ) -> Tensor:
     """An error or slope (n·d + 1, batch) in multiples of the tolerance, for states with max|u| = size."""
     if growing is None:
@@ -183,8 +183,8 @@ def _attempt(
     target: Tensor,
     error: Tensor,
     rejected: Tensor,
-    rtol: float,
-    atol: float,
+    rtol: Tensor,
+    atol: Tensor,
 ) -> Trial:
     """One attempted step of every row."""
     lands = t + dp.LANDING * step >= target
@@ -330,6 +330,7 @@ def march(
     w, compiled = _begin(method, task, at, record), attempt is not _attempt
     if compiled and len(w.live):
         w = _pad(w)
+    rtol, atol = w.at.t.new_tensor((task.rtol, task.atol))  # as numbers they would be compiled in
     handed = [w.at.keep(~w.live & w.live)]
     while w.live.any():
         at, live = w.at, w.live
@@ -337,7 +338,7 @@ def march(
         target = task.times[at.goal.clamp(max=len(task.times) - 1)]
         trial = attempt(
             method, w.kernel, growing, at.z, w.slope, w.size, at.t, at.step, target, w.error, w.rejected,
-            task.rtol, task.atol,
+            rtol, atol,
         )  # fmt: skip
         accepted = trial.accepted & live
         t = torch.where(trial.lands, target, at.t + trial.h)
@@ -384,14 +385,10 @@ def run_compiled(task: Task, at: Position, record: Solution) -> Position:
 
 
 def _runge_kutta(x: Tensor, h: float, kernel: Kernel) -> Tensor:
-    """The classical fourth-order step; on the sphere its end is projected."""
+    """The classical fourth-order step, in place to save memory; on the sphere its end is projected."""
     slope = flow(x, kernel)
     total = slope.clone()
-    for share, weight in (
-        (0.5, 2.0),
-        (0.5, 2.0),
-        (1.0, 1.0),
-    ):  # in place: the states of large systems are large
+    for share, weight in ((0.5, 2.0), (0.5, 2.0), (1.0, 1.0)):
         slope = flow(slope.mul_(share * h).add_(x), kernel)
         total += weight * slope
     total = total.mul_(h / 6).add_(x)
