@@ -237,9 +237,9 @@ def integrate(
     """Solve ẋ = velocity(x) for every system from x0 (batch, n, d), sampled at ``times`` (x0 at times[0]).
 
     - times (times,) increase strictly; ``until=T`` stands for times (0, T).
-    - rtol (1e-8, or 1e-5 in float32), atol: the error of a step is measured per system, its largest entry against
-      atol + rtol · (largest entry of x), so a small token beside a huge one is resolved relative to the huge
-      one. Where norms grow, tokens are kept as eʳu and the error of r is measured against rtol.
+    - rtol (1e-8, or 1e-5 in float32), atol: the error of a step is measured per system, its largest entry
+      against atol + rtol · (largest entry of x), so a small token beside a huge one is resolved relative to
+      the huge one. Where norms grow, tokens are kept as eʳu and the error of r is measured against rtol.
     - max_steps attempts per row; beyond it a row is STALLED. A row is ESCAPED as soon as the start or an
       accepted step has an entry above ``escape``; math.inf is allowed, and samples then carry log_scale.
     - events, observe: ``Event`` and ``Observable`` objects, evaluated at the ends of accepted steps; a

@@ -251,7 +251,11 @@ def _weights(p, w, key, factor, head):
 
 @njit(forceinline=True, error_model="numpy")
 def _means(p, w, values):
-    """mean_i = Σ_j P_ij values_j / Σ_j P_ij."""
+    """mean_i = Σ_j P_ij values_j / Σ_j P_ij.
+
+    Without fused operations, whose single rounding would not let values a and −a of equal weight cancel:
+    tokens that cancel by symmetry then do so to the last bit, and no rounding grows out of an unstable zero.
+    """
     n, d = p.n, p.d
     for i in range(n):
         last = i + 1 if p.causal else n
@@ -262,7 +266,7 @@ def _means(p, w, values):
         for k in range(d):
             total = load(w.P, i * n) * load(values, k)
             for j in range(1, last):
-                total = fma(load(w.P, i * n + j), load(values, j * d + k), total)
+                total = total + load(w.P, i * n + j) * load(values, j * d + k)
             store(w.mean, i * d + k, total * share)
 
 

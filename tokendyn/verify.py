@@ -188,7 +188,16 @@ def _run(
     ).to(device)
     moment.scale = float_scale(planted.scale)
     times = torch.linspace(0, row.horizon, 41, dtype=torch.float64)
-    solution = integrate(moment.system, moment.x, times, rtol=1e-9, atol=1e-14, escape=1e4, max_steps=5000)
+    solution = integrate(
+        moment.system,
+        moment.x,
+        times,
+        rtol=1e-9,
+        atol=1e-14,
+        escape=1e4,
+        max_steps=50_000,
+        method="dormand-prince",
+    )
     if (solution.outcome == Outcome.INVALID).any():
         raise ArithmeticError(f"{theorem.id}: the sampled systems are not finite: {solution.explain()}")
     return Run(moment, solution)

@@ -1,4 +1,4 @@
-"""What is particular to the Numba back-end; that it agrees with Torch is tested wherever a test runs on both."""
+"""What is particular to the Numba back-end. It is compared with Torch wherever a test runs on both."""
 
 import numpy as np
 import pytest
@@ -126,7 +126,7 @@ def test_rows_without_a_first_velocity_are_invalid_and_leave_nothing():
 
 
 def test_a_stiff_row_is_handed_over_before_its_steps_run_out():
-    """Contracting tokens of size 300: explicit steps are bounded by stability, some hundred times too short."""
+    """Contracting tokens of size 300: explicit steps are bounded by stability."""
     g = torch.Generator().manual_seed(6)
     W, A = random_form(2, 2, positive=2, generator=g), random_form(2, 2, positive=0, generator=g)
     system, x = AttentionSystem.from_response(W, A), 300 * gaussian(2, 4, 2, seed=7)

@@ -312,7 +312,9 @@ def rate_ratios(most: int, systems: int, d: int, seed: int) -> Tensor:
         x = families.random_tokens(len(mild), n, d, 0.3, generator)
         moment = tame(Moment.of(Setting(causal=True), x, **{name: w[mild] for name, w in weights.items()}))
         times = torch.linspace(0, 32.0 * max(n - 1, 1), 41, dtype=torch.float64)
-        solution = integrate(moment.system, moment.x, times, rtol=1e-9, atol=1e-290, max_steps=4000)
+        solution = integrate(
+            moment.system, moment.x, times, rtol=1e-9, atol=1e-290, max_steps=4000, method="dormand-prince"
+        )
         ratios.append(4 * last_rate(Run(moment, solution)))
     return torch.stack(ratios)
 
