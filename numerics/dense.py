@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from numerics.checks import check_tensor
 from numerics.errors import InputError
 from numerics.kernel import Kernel, on_sphere
 from numerics.radial import tokens
@@ -21,12 +22,12 @@ class Dense:
     """Tokens at any time: dense(t) with t (times,) or (batch, times) gives (batch, times, n, d).
 
     Between the ends of steps it is the method's own interpolant, with a local error of the fifth order. NaN
-    outside a row's span, from times[0] to last_time; inf where tokens overflow. Memory: five states for each
-    accepted step of each row.
+    outside a row's span, from times[0] to last_time, and everywhere in a row without a step; inf where tokens
+    overflow. Memory: five states for each accepted step of each row.
     """
 
-    def __init__(self, kernel: Kernel, batch: int, n: int):
-        self._kernel, self._batch, self._n = kernel, batch, n
+    def __init__(self, kernel: Kernel, batch: int, n: int, start: Tensor):
+        self._kernel, self._batch, self._n, self._start = kernel, batch, n, start
         self._steps: list[tuple[Tensor, ...]] = []
 
     def add(self, row: Tensor, t: Tensor, end: Tensor, h: Tensor, path: Polynomial, accepted: Tensor) -> None:
@@ -43,11 +44,12 @@ class Dense:
         return self._steps[0]
 
     def __call__(self, t: Tensor) -> Tensor:
-        wanted = t.expand(self._batch, -1) if t.ndim == 1 else t
-        if wanted.ndim != 2 or len(wanted) != self._batch:
+        check_tensor("t", t, "times", "batch times")
+        wanted = (t.expand(self._batch, -1) if t.ndim == 1 else t).to(self._start) - self._start
+        if len(wanted) != self._batch:
             expected = f"(times,) or (batch, times), batch = {self._batch}"
             raise InputError("t", f"shape {tuple(t.shape)}", expected, "check the axes")
-        x = t.new_full((*wanted.shape, self._n, self._kernel.value.shape[0]), torch.nan)
+        x = wanted.new_full((*wanted.shape, self._n, self._kernel.value.shape[0]), torch.nan)
         if not self._steps or not len(self._sorted()[0]):
             return x
         row, start, end, h, path = self._sorted()

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from numerics import gradient, memory, numba_backend, radial, rosenbrock, torch_
 from numerics.checks import check_choice, check_match, check_shape, check_tensor
 from numerics.dense import Dense
 from numerics.errors import InputError
+from numerics.kernel import LARGE
 from numerics.quantities import EXTREMA, OF, RECORDS, Event, Observable, Quantity, Watched
 from numerics.shapes import Times, Tokens
 from numerics.solution import Outcome, Solution, empty
@@ -43,7 +45,7 @@ def _check_sphere(x0: Tokens) -> None:
 def _check_number(
     argument: str, value: object, expected: str, good: Callable[[float], bool], fix: str
 ) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not good(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not good(value):  # pyright: ignore
         raise InputError(argument, repr(value), expected, fix)
 
 
@@ -52,14 +54,22 @@ def _times(times: object, until: object, x0: Tokens) -> Times:
         got = "neither times nor until" if times is None else "both times and until"
         raise InputError("times", got, "one of them", "until=T stands for times = (0, T)")
     if until is not None:
-        _check_number("until", until, "a finite time > 0", lambda T: 0 < T < math.inf, "use e.g. until=10.0")
+        least, most = torch.finfo(x0.dtype).tiny, torch.finfo(x0.dtype).max
+        _check_number(
+            "until", until, "a finite time > 0", lambda T: least <= T <= most, "use e.g. until=10.0"
+        )
         return x0.new_tensor([0.0, until])
     check_tensor("times", times, "times")
     assert isinstance(times, Tensor)
-    if len(times) < 2 or not times.isfinite().all() or not (times.diff() > 0).all():
+    found = times.to(x0).contiguous()
+    bad = ~found.isfinite()
+    bad[1:] |= ~(found.diff() > 0)
+    if len(found) < 2 or bad.any():
+        first = int(bad.nonzero()[0]) if bad.any() else 0
+        got = f"… {times[max(0, first - 2) : first + 2].tolist()} … in {x0.dtype}, entry {first}"
         expected = "at least two finite, strictly increasing times, the first being that of x0"
-        raise InputError("times", times.tolist()[:8], expected, "sort them, drop repeats, prepend the start")
-    return times.to(x0)
+        raise InputError("times", got, expected, "sort them, drop repeats, prepend the start")
+    return found
 
 
 def _check_options(rtol: float, atol: float, max_steps: int, escape: float, dtype: torch.dtype) -> None:
@@ -67,9 +77,14 @@ def _check_options(rtol: float, atol: float, max_steps: int, escape: float, dtyp
     expected = f"machine epsilon {eps:.1e} ≤ rtol < 1"
     _check_number("rtol", rtol, expected, lambda v: eps <= v < 1, f"use e.g. {RTOL[dtype]}")
     fix = "use e.g. 1e-10, far below the tokens' size"
-    _check_number("atol", atol, "a positive number", lambda v: 0 < v < math.inf, fix)
+    tiny = torch.finfo(dtype).tiny
+    _check_number("atol", atol, f"a positive number from {tiny:.1e} on", lambda v: tiny <= v < math.inf, fix)
     _check_number(
-        "max_steps", max_steps, "an integer ≥ 1", lambda v: v >= 1 and v == int(v), "use the default"
+        "max_steps",
+        max_steps,
+        "an integer from 1 to 2⁵³",
+        lambda v: 1 <= v <= 2**53 and v == int(v),
+        "use the default",
     )
     fix = "use the default, or math.inf for no threshold"
     _check_number("escape", escape, "a positive threshold", lambda v: v > 0, fix)
@@ -78,10 +93,12 @@ def _check_options(rtol: float, atol: float, max_steps: int, escape: float, dtyp
 def _check_method(backend: str, method: str, step: float | None, dense: bool, watched: bool) -> None:
     check_choice("backend", backend, BACKENDS)
     check_choice("method", method, METHODS)
-    if (step is None) == (method == "rk4"):
+    if step is None and method == "rk4":
+        raise InputError("step", None, "a number with method='rk4'", "use e.g. step=0.01")
+    if step is not None and method != "rk4":
         got = f"{step!r} with method={method!r}"
         raise InputError(
-            "step", got, "a step exactly with method='rk4'", "the other methods choose their own"
+            "step", got, "a step with method='rk4' only", "leave it out: this method chooses its own"
         )
     if step is not None:
         _check_number("step", step, "a positive number", lambda h: 0 < h < math.inf, "use e.g. 0.01")
@@ -116,6 +133,8 @@ def _prepare(argument: str, quantity: Watched, system: AttentionSystem, x0: Toke
     form = quantity.form.expand(system.batch, -1, -1) if quantity.form.ndim == 2 else quantity.form
     check_shape(f"{argument}.form", form, (system.batch, system.dim, system.dim), "(d, d) or (batch, d, d)")
     check_match(f"{argument}.form", form, "x0", x0)
+    if not form.isfinite().all():
+        raise InputError(f"{argument}.form", "NaN or infinite entries", "finite matrices", "repair the form")
     return replace(quantity, form=form)
 
 
@@ -123,6 +142,9 @@ def _events(events: Sequence[Event], system: AttentionSystem, x0: Tokens) -> tup
     found = []
     for k, event in enumerate(_sequence("events", events, Event)):
         name = f"events[{k}]"
+        if not isinstance(event.level, (Real, Tensor)):
+            got = type(event.level).__name__
+            raise InputError(f"{name}.level", got, "a number or a tensor", "e.g. level=1.0")
         level = torch.as_tensor(event.level)
         if level.shape not in ((), x0.shape[:1]) or level.is_complex() or level.isnan().any():
             expected = f"a number or a tensor ({len(x0)},) without NaN"
@@ -160,7 +182,7 @@ def _numba_refuses(task: Task, x0: Tokens, dense: bool) -> str | None:
         return "dense=True"
     if not all(isinstance(item.quantity, Quantity) for item in (*task.events, *task.observables)):
         return "functions as quantities"
-    return None if numba_backend.supports(*x0.shape[1:]) else "a system too large for it"
+    return None if numba_backend.supports(*x0.shape[1:]) else "n, d = " + ", ".join(map(str, x0.shape[1:]))
 
 
 def _run_compiled(task: Task, at: Position, record: Solution, optional: bool) -> Position:
@@ -178,11 +200,17 @@ def _run_compiled(task: Task, at: Position, record: Solution, optional: bool) ->
         return torch_backend.run(task, at, record)
 
 
-def _backend(backend: str, task: Task, x0: Tokens, dense: bool) -> Run:
-    """The back-end for explicit adaptive steps."""
+def _backend(backend: str, method: str, task: Task, x0: Tokens, dense: bool) -> Run:
+    """The back-end for adaptive steps."""
+    if method == "rosenbrock":
+        n, d = x0.shape[1:]
+        if not rosenbrock.supports(n, d):
+            fix = "use method='auto', or 'rk4' with a small step"
+            raise InputError("method", f"'rosenbrock' with n·d = {n * d}", "smaller systems", fix)
+        return rosenbrock.run
     refusal = _numba_refuses(task, x0, dense) if backend in ("auto", "numba") else None
     if backend == "numba" and refusal:
-        expected = "float64 on the CPU, Quantity objects, no dense output"
+        expected = f"float64 on the CPU, n and d up to {LARGE}, Quantity objects, no dense output"
         raise InputError("backend", f"'numba' with {refusal}", expected, "use backend='auto'")
     if backend in ("auto", "numba") and not refusal:
         return numba_backend.run
@@ -205,9 +233,11 @@ def _start(task: Task, x0: Tokens, valid: Tensor, record: Solution) -> Position:
         goal=steps + 1,
         steps=steps,
     ).keep(valid)
+    if task.growth:  # without slopes: rows too far away for plain coordinates only
+        at.z, _, at.growing = radial.change(at.z, torch.zeros_like(at.z), at.growing)
     kernel = task.kernel.keep(at.row)
     record.states[at.row, 0] = x0[valid]
-    escaped = radial.largest(at.z).log() > task.log_escape
+    escaped = radial.largest(at.z).log() + at.z[-1] > task.log_escape
     record.outcome[at.row[escaped]] = Outcome.ESCAPED
     if watched := watch(task, at, kernel, record):
         stopped = watched.start(at, kernel)
@@ -272,13 +302,11 @@ def integrate(
     _check_options(rtol, atol, max_steps, escape, x0.dtype)
     _check_method(backend, method, step, dense, bool(events or observe))
     batch, n, d = x0.shape
-    what, fix = "states at all times and work arrays", "integrate fewer systems or output times in one call"
-    memory.require("x0", memory.of_integration(x0, times, system.heads), what, fix, x0.device)
     kernel = system.kernel(n)
     tape = gradient.tape(kernel, x0, backend, method)
     task = Task(
         kernel=kernel,
-        times=times,
+        times=times - times[0],  # exact: where they are large, a step would not show in t + h
         rtol=rtol,
         atol=atol,
         max_steps=int(max_steps),
@@ -288,24 +316,25 @@ def integrate(
         events=_events(events, system, x0),
         observables=_observables(observe, system, x0),
     )
-    keeper = Dense(task.kernel, batch, n) if dense else None
-    record = empty(times, batch, n, d, len(events), len(observe), keeper)
-    valid = system.finite & x0.isfinite().flatten(1).all(1)
-    if method == "rosenbrock":
-        if not rosenbrock.supports(n, d):
-            fix = "use method='auto', or 'rk4' with a small step"
-            raise InputError("method", f"'rosenbrock' with n·d = {n * d}", "smaller systems", fix)
-        run = rosenbrock.run
-    elif step is not None:
+    if step is not None:
         run = partial(torch_backend.run_fixed, step=step)
     elif tape is not None:
         run = partial(torch_backend.march, torch_backend.DORMAND_PRINCE, tape=tape)
     else:
-        run = _backend(backend, task, x0, dense)
+        run = _backend(backend, method, task, x0, dense)
+    what, fix = "states at all times and work arrays", "integrate fewer systems or output times in one call"
+    heads = 0 if run is numba_backend.run else system.heads
+    memory.require("x0", memory.of_integration(x0, times, heads), what, fix, x0.device)
+    keeper = Dense(task.kernel, batch, n, times[0]) if dense else None
+    record = empty(task.times, batch, n, d, len(events), len(observe), keeper)
+    valid = system.finite & x0.isfinite().flatten(1).all(1)
     if run is not numba_backend.run:  # which looks for itself
         valid &= system.velocity(x0).isfinite().flatten(1).all(1)
     with torch.no_grad():
         stiff = run(task, _start(task, x0, valid, record), record)
         if len(stiff.row):
             rosenbrock.run(task, stiff, record)
+    record = replace(
+        record, times=times, last_time=times[0] + record.last_time, events=times[0] + record.events
+    )
     return record if tape is None else gradient.differentiable(record, tape, kernel, x0)

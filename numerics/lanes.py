@@ -255,7 +255,7 @@ _TAYLOR = tuple(1 / math.factorial(k) for k in range(13))
 @njit(forceinline=True, error_model="numpy")
 def exp(x):
     """eˣ to about one unit in the last place for x ≤ 709; below −708 it is e⁻⁷⁰⁸."""
-    x = maximum(x, fill(-708.0))
+    x = maximum(fill(-708.0), x)  # in this order, NaN stays NaN
     k = fma(x, fill(1 / math.log(2)), fill(MAGIC))
     whole = k - fill(MAGIC)
     rest = fma(whole, fill(-_LOG2_LOW), fma(whole, fill(-_LOG2_HIGH), x))

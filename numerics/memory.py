@@ -30,7 +30,10 @@ def require(argument: str, needed: int, what: str, fix: str, device: torch.devic
 
 
 def of_integration(x0: Tensor, times: Tensor, heads: int) -> int:
-    """Bytes, roughly: states at all times, slopes and as much again, and the scores where all are formed."""
+    """Bytes, roughly: states at all times, slopes and as much again, and the scores where all are formed.
+
+    heads is 0 where no scores of all systems are formed at once.
+    """
     batch, n, d = x0.shape
     scores = 3 * heads * n * n if n <= LARGE else 0
     return batch * (n * d * (len(times) + 16) + scores) * x0.itemsize

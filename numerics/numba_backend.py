@@ -40,6 +40,7 @@ from numerics.lanes import (
     store,
     where,
 )
+from numerics.quantities import RECORDS
 from numerics.radial import FAR, OUTGROWN, PLAIN
 from numerics.solution import Outcome, Solution
 from numerics.task import Position, Task, join
@@ -59,7 +60,7 @@ SMALLEST_ERROR, LANDING, STIFF_LIMIT, STIFF_SHARE = (
 )
 PATIENCE = 0.8  # share of max_steps before the test for stiffness; a stiff step costs some 300 of these
 STAGE_6, GAUSS = np.array(dp.STAGES[4]), np.array(watch.GAUSS)
-MAXIMUM, MINIMUM, INTEGRAL = range(3)
+MAXIMUM, MINIMUM, INTEGRAL = map(RECORDS.index, ("maximum", "minimum", "integral"))
 
 # Rows of the control array: one number for each lane.
 T, STEP, TARGET, ERROR, REJECTED, ACTIVE, STEPS, STIFFNESS, LANDED, STOPS, CALLS, ATTENTION, CONTROLS = range(
@@ -740,7 +741,6 @@ def _symmetric(kernel: Kernel) -> Tensor:
 
 def _options(task: Task, forms: list[int]) -> Options:
     watched = [item.quantity for item in (*task.events, *task.observables)]
-    kinds = ("maximum", "minimum", "integral")
     levels = [torch.as_tensor(event.level) for event in task.events]
     return Options(
         times=task.times.numpy(),
@@ -749,14 +749,14 @@ def _options(task: Task, forms: list[int]) -> Options:
         max_steps=task.max_steps,
         log_escape=task.log_escape,
         stiff=task.stiff,
-        patience=PATIENCE * task.max_steps,
+        patience=max(dp.STIFF_AFTER, PATIENCE * task.max_steps),
         form=np.array(forms, dtype=np.int64),
         differences=np.array([quantity.of == "differences" for quantity in watched], dtype=np.bool_),
         smallest=np.array([quantity.extremum == "smallest" for quantity in watched], dtype=np.bool_),
         rising=np.array([event.rising for event in task.events], dtype=np.bool_),
         terminal=np.array([event.terminal for event in task.events], dtype=np.bool_),
         levels=torch.stack(levels, 1).contiguous().numpy() if levels else np.zeros((1, 0)),
-        record=np.array([kinds.index(item.record) for item in task.observables], dtype=np.int64),
+        record=np.array([RECORDS.index(item.record) for item in task.observables], dtype=np.int64),
     )
 
 

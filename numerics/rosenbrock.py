@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from numerics import dormand_prince as dp
 from numerics.kernel import LARGE, Kernel
 from numerics.radial import pack, rates, slope, total, unpack
 from numerics.solution import Solution
@@ -50,7 +51,6 @@ DENSE = (
      -59.78993625266729, -0.15582684282751913, 4.883087185713722),
 )
 # fmt: on
-ALPHA, BETA = 0.17, 0.04  # as in dormand_prince: the error is of the same order
 LARGEST = 256  # n·d; the matrices of one row have (n·d + 1)² entries
 CHUNK = 1 << 18  # numbers in one pass of tangents, to stay in cache
 ROOM = 1 << 24  # numbers in the matrices of the rows treated at the same time
@@ -136,7 +136,7 @@ def _rodas(z: Tensor, velocity: Tensor, h: Tensor, kernel: Kernel, growing: Tens
     return Step(new, slope(new, kernel, growing), found[-1], bends=(first, second + third, -third))
 
 
-RODAS = Method(_rodas, ALPHA, BETA, stiff=True)
+RODAS = Method(_rodas, dp.ALPHA, dp.BETA, stiff=True)  # the error is of the same order
 
 
 def run(task: Task, at: Position, record: Solution) -> Position:

@@ -25,7 +25,8 @@ ADVICE = {
     "quote the threshold and last_time, or raise `escape` (math.inf for none).",
     Outcome.STALLED: "max_steps was used up, or the step fell below rounding. Usually the system is stiff "
     "(large tokens, contracting): use method='auto', raise max_steps, loosen rtol, or shorten the horizon.",
-    Outcome.INVALID: "the weights, the start or the first velocity are not finite: repair or drop the rows.",
+    Outcome.INVALID: "the weights, the start, or the first scores or velocity are not finite: repair or "
+    "drop the rows.",
     Outcome.STOPPED: "a terminal event occurred; its time is in events.",
 }
 

@@ -403,7 +403,7 @@ def run_fixed(task: Task, at: Position, record: Solution, step: float) -> Positi
     row, kernel, steps = at.row, task.kernel.keep(at.row), 0
     x = radial.unpack(at.z, kernel)[0]
     for goal, (start, end) in enumerate(pairwise(task.times.tolist()), 1):
-        count = math.ceil((end - start) / step * (1 - 1e-12))
+        count = max(1, math.ceil(min((end - start) / step, 2.0**53) * (1 - 1e-12)))
         for k in range(1, count + 1):
             if not len(row):
                 break

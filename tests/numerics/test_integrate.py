@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from numerics import AttentionSystem, InputError, Outcome, integrate, torch_backend
+from numerics import AttentionSystem, Event, InputError, Outcome, Quantity, integrate, torch_backend
 from numerics.encodings import alibi_bias, rotary_turns, turns_from_matrix
 from numerics.families import random_form, random_tokens, random_value_with_left_eigenvector
 from numerics.observables import hyperplane, norms
@@ -588,14 +588,19 @@ GOOD = {"system": ONE, "x0": torch.ones(1, 3, 2).double(), "times": times(0, 1)}
         ("until", {"times": None, "until": 0.0}),
         ("until", {"times": None, "until": math.nan}),
         ("until", {"times": None, "until": "1"}),
+        ("until", {"times": None, "until": 10**400}),
         ("rtol", {"rtol": 0.0}),
         ("rtol", {"rtol": 1e-17}),
         ("rtol", {"rtol": math.nan}),
         ("atol", {"atol": -1e-9}),
         ("atol", {"atol": 0.0}),
         ("atol", {"atol": math.nan}),
+        ("events[0].level", {"events": (Event(Quantity(), "1"),)}),
+        ("events[0].quantity.form", {"events": (Event(Quantity(times(1, math.nan, 0, 1).view(2, 2)), 1.0),)}),
         ("max_steps", {"max_steps": 0}),
         ("max_steps", {"max_steps": 1.5}),
+        ("max_steps", {"max_steps": math.inf}),
+        ("max_steps", {"max_steps": 10**30}),
         ("escape", {"escape": 0.0}),
         ("escape", {"escape": math.nan}),
         ("backend", {"backend": "cuda"}),
@@ -614,8 +619,71 @@ def test_bad_arguments(argument, change):
     assert error.value.argument == argument
 
 
+def test_the_bad_entry_of_many_times_is_named():
+    t = torch.arange(20.0, dtype=torch.float64)
+    t[15] = math.nan
+    with pytest.raises(InputError, match="entry 15"):
+        integrate(ONE, GOOD["x0"], t)
+
+
 def test_a_misspelt_choice_is_recognised():
     with pytest.raises(InputError, match="did you mean 'dormand-prince'"):
         integrate(**GOOD, method="dormand_prince")
     with pytest.raises(InputError, match="did you mean 'compiled'"):
         integrate(**GOOD, backend="compile")
+
+
+# Far from the origin, in time and in space
+
+
+def test_times_far_from_zero_cost_no_accuracy():
+    """Time does not enter the velocity: from 1e15, where the next number is ⅛ away, tokens move as from 0."""
+    t = times(0, 1, 4)
+    near = integrate(ONE, GOOD["x0"], t, dense=True, events=(Event(Quantity(), 4.0),))
+    far = integrate(ONE, GOOD["x0"], 1e15 + t, dense=True, events=(Event(Quantity(), 4.0),))
+    assert torch.equal(near.states, far.states)
+    assert torch.equal(far.last_time, 1e15 + near.last_time)
+    assert torch.equal(far.events, 1e15 + near.events)
+    assert torch.equal(far.dense(1e15 + t), near.dense(t))
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_scores_near_the_largest_number_do_not_give_a_wrong_answer(backend):
+    """Where scores overflow a back-end may refuse the row, but not go on with equal weights."""
+    R, x = times(1, 0.5, -0.3, 0.8).view(1, 2, 2), 3 * times(1, 0.3, -0.2, 0.9, 0.5, -0.4).view(1, 3, 2)
+    expected = integrate(AttentionSystem(1e300 * R, R), x, until=0.5, backend="torch").states  # hard maxima
+    for size in (1e306, 3e307, 1e308):
+        found = integrate(AttentionSystem(size * R, R), x, until=0.5, backend=backend)
+        if outcomes(found) == ["REACHED"]:
+            close(found.states, expected, 1e-9)
+        else:
+            assert found.states[:, -1].isnan().all()
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+@pytest.mark.parametrize("power", [300, 540, 900])
+def test_scores_of_a_huge_start_are_those_of_its_direction(power, backend):
+    """Beyond 1e154 scores overflow; attention goes to the largest, as at 2^100, so that x(t) just scales."""
+    system, x = (
+        AttentionSystem(gaussian(8, 2, 2, seed=81), torch.eye(2).double().repeat(8, 1, 1)),
+        gaussian(8, 4, 2, seed=82),
+    )
+    options = {"until": 1.0, "escape": math.inf, "max_steps": 900, "backend": backend}
+    small, large = (integrate(system, x * 2.0**k, **options) for k in (100, power))
+    both = (small.outcome == Outcome.REACHED) & (large.outcome == Outcome.REACHED)
+    assert both.sum() >= 4
+    gap = (
+        small.states[both, -1]
+        - large.states[both, -1] * 2.0 ** (100 - power) * large.log_scale[both, -1].exp()[:, None, None]
+    )
+    assert (gap.abs().amax((1, 2)) / small.states[both, -1].abs().amax((1, 2)) < 1e-5).all()
+
+
+@pytest.mark.parametrize("backend", ["auto", "torch"])
+def test_large_scores_beside_large_tokens_do_not_overflow(backend):
+    """e^590 times tokens of size 1e60 is beyond the largest number; x' = −x̄ is not."""
+    zero, x = torch.zeros(1, 2, 2).double(), 1e60 * gaussian(1, 3, 2, seed=83)
+    system = AttentionSystem(zero, -torch.eye(2).double()[None], bias=torch.full((1, 3, 3), 590.0).double())
+    end = integrate(system, x, until=1.0, backend=backend).states[:, -1]
+    mean = x.mean(1, keepdim=True)
+    close(end / 1e60, (x - mean + math.exp(-1) * mean) / 1e60, 1e-7)
