@@ -21,6 +21,17 @@ from torch import Tensor
 
 from numerics import dormand_prince as dp
 from numerics import lane_flow, lanes, radial, watch
+from numerics.dormand_prince import (
+    ALPHA,
+    BETA,
+    LANDING,
+    LEAST,
+    MOST,
+    SAFETY,
+    SMALLEST_ERROR,
+    STIFF_LIMIT,
+    STIFF_SHARE,
+)
 from numerics.kernel import LARGE, Kernel
 from numerics.lane_flow import Known, Shape, normalise, room, slope
 from numerics.lanes import (
@@ -51,21 +62,14 @@ HANDED = -1  # found stiff: goes on elsewhere
 WORTH_COMPILING = 2048  # systems of one shape for which code of its own pays
 EPS = np.finfo(np.float64).eps
 LOG_PLAIN = math.log(PLAIN)
-BEND, SAFETY, ALPHA, BETA, LEAST, MOST = dp.BEND, dp.SAFETY, dp.ALPHA, dp.BETA, dp.LEAST, dp.MOST
-SMALLEST_ERROR, LANDING, STIFF_LIMIT, STIFF_SHARE = (
-    dp.SMALLEST_ERROR,
-    dp.LANDING,
-    dp.STIFF_LIMIT,
-    dp.STIFF_SHARE,
-)
 PATIENCE = 0.8  # share of max_steps before the test for stiffness; a stiff step costs some 300 of these
 STAGE_6, GAUSS = np.array(dp.STAGES[4]), np.array(watch.GAUSS)
 MAXIMUM, MINIMUM, INTEGRAL = map(RECORDS.index, ("maximum", "minimum", "integral"))
 
 # Rows of the control array: one number for each lane.
-T, STEP, TARGET, ERROR, REJECTED, ACTIVE, STEPS, STIFFNESS, LANDED, STOPS, CALLS, ATTENTION, CONTROLS = range(
-    13
-)
+T, STEP, TARGET, ERROR, REJECTED, ACTIVE, STEPS, STIFFNESS = range(8)
+LANDED, STOPS, LAST, CALLS, ATTENTION = range(8, 13)
+CONTROLS = 13
 
 
 class Weights(NamedTuple):
@@ -431,9 +435,9 @@ def _watch(p, w, desk, queue, options, book, t, h, t_end, accepted):
     store(c, STOPS, stops)
     for e in range(events):
         if some(load(desk.when, e) <= last):
-            store(c, CALLS, last)
+            store(c, LAST, last)
             for lane in range(LANES):
-                if desk.when[e, lane] <= c[CALLS, lane]:
+                if desk.when[e, lane] <= c[LAST, lane]:
                     book.events[queue.row[desk.index[lane]], e] = desk.when[e, lane]
                     desk.levels[e, lane] = np.nan
     if len(options.record):
