@@ -9,4 +9,5 @@ class InputError(ValueError):
         self.argument, self.got, self.expected, self.fix = argument, got, expected, fix
 
     def __str__(self) -> str:
-        return f"{self.argument}: got {self.got}; expected {self.expected}. Fix: {self.fix}."
+        stop = "" if self.fix.endswith("?") else "."
+        return f"{self.argument}: got {self.got}; expected {self.expected}. Fix: {self.fix}{stop}"

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,10 @@ from numerics.sweep_plan import Plan
 from numerics.sweep_summary import SUMMARISED, summarise
 
 ROW_GROUP = 1 << 16
-OUTPUTS = ("plan.json", "table.parquet", "summary.json", "chunks")
+OUTPUTS = ("table.parquet", "summary.json", "chunks", "plan.json")
+"""What is moved aside, in this order: as long as anything is left, plan.json says of which sweep it is."""
+
+CHUNK_PART = re.compile(r"\d{6,}\.(parquet|json)\.part")
 Say = Callable[[str], None]
 
 
@@ -60,12 +64,15 @@ def open_store(
     """The store of a sweep, locked until the block is left or the process dies; makes the folder if need be.
 
     Raises InputError if the folder cannot be written, holds other files or, unless `new`, another sweep's
-    results, or if another process has it locked.
+    results or results without a readable plan.json, or if another process has it locked.
     """
     arrow()
     store = Store(Path(folder), identity(config, versions))
     try:
-        store.folder.mkdir(parents=True, exist_ok=True)
+        if not store.folder.is_dir():
+            store.folder.mkdir(parents=True)
+            _sync(store.folder.parent)
+        store.check_own(new)  # before a lock file appears in somebody's folder
         lock = _lock(store.folder)
         try:
             store.prepare({"config": config, "versions": versions}, new, say)
@@ -106,28 +113,44 @@ class Store:
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder, self.identity, self.chunks = folder, identity, folder / "chunks"
 
+    def check_own(self, new: bool) -> None:
+        """InputError for a folder without plan.json that holds other files or, unless `new`, results."""
+        if (self.folder / "plan.json").exists():
+            return
+        expected = "an empty folder, or that of a sweep with its plan.json"
+        known = (*OUTPUTS, "plan.json.part", "replaced", "lock")
+        strange = sorted(p.name for p in self.folder.iterdir() if p.name not in known)
+        if strange:
+            raise InputError("out", f"{self.folder}: holds {strange[0]}", expected, "name a new folder")
+        if not new and (results := self._results()):
+            got = f"{self.folder}: holds {results[0]}, but no plan.json"
+            fix = "restore it, name a new folder, or start over with --new, which moves these to replaced/"
+            raise InputError("out", got, expected, fix)
+
     def prepare(self, plan: dict[str, Any], new: bool, say: Say) -> None:
         """Make the folder ready for this sweep's chunks."""
-        known = (*OUTPUTS, "replaced", "lock")
-        strange = sorted(p.name for p in self.folder.iterdir() if p.name not in known and p.suffix != ".part")
-        if strange and not (self.folder / "plan.json").exists():
-            got, expected = f"{self.folder}: holds {strange[0]}", "an empty folder, or that of a sweep"
-            raise InputError("out", got, expected, "name a new folder")
         if new:
             self._move_aside(say)
         else:
             self._check_same(plan)
-        self.chunks.mkdir(exist_ok=True)
-        for partial in [*self.folder.glob("*.part"), *self.chunks.glob("*.part")]:
-            partial.unlink()
         write_file(self.folder / "plan.json", _json({**plan, "identity": self.identity}))
+        self.chunks.mkdir(exist_ok=True)
+        _sync(self.folder)
+        own = [self.folder / f"{name}.part" for name in OUTPUTS]
+        for partial in [*own, *(p for p in self.chunks.iterdir() if CHUNK_PART.fullmatch(p.name))]:
+            partial.unlink(missing_ok=True)
+
+    def _results(self) -> list[str]:
+        """The names of the results here; an empty folder of chunks is none."""
+        files = [name for name in ("table.parquet", "summary.json") if (self.folder / name).exists()]
+        return files + (["chunks"] if self.chunks.exists() and any(self.chunks.iterdir()) else [])
 
     def _check_same(self, plan: dict[str, Any]) -> None:
         """InputError if the folder holds results of another sweep."""
-        if not (self.folder / "plan.json").exists() or not any(self.chunks.glob("*.parquet")):
+        if not (self.folder / "plan.json").exists():
             return
         former = read_plan_file(self.folder)
-        if former.get("identity") != self.identity:
+        if self._results() and former["identity"] != self.identity:
             changes = _changes(former, plan)
             change = "; ".join(changes[:3]) or "plan.json was edited"
             got = f"{self.folder}: results of another sweep ({change})"
@@ -143,6 +166,8 @@ class Store:
         place.mkdir(parents=True)
         for name in present:
             os.replace(self.folder / name, place / name)
+        for changed in (place, place.parent, self.folder):
+            _sync(changed)
         say(f"starting over: the former result ({count} chunks) is now in {place}")
 
     def path(self, number: int) -> Path:
@@ -156,7 +181,7 @@ class Store:
             if problem is not None:
                 numbers.append(number)
             if problem:
-                say(f"chunk {number} is {problem}: it is computed again")
+                say(f"chunk {number} is {problem}: to be computed again")
         return numbers
 
     def _problem(self, number: int) -> str | None:
@@ -191,6 +216,19 @@ class Store:
         tables = self.tables((n for n in range(plan.chunks) if n not in absent), list(SUMMARISED))
         return {"identity": self.identity, "planned": plan.systems, **summarise(tables)}
 
+    def result(self, plan: Plan) -> dict[str, Any] | None:
+        """The summary of table.parquet; None if it is not there, or not as this sweep left it."""
+        table = self.folder / "table.parquet"
+        try:
+            written = json.loads((self.folder / "summary.json").read_bytes())
+            found = (written["identity"], written["table_sha256"])
+            if found != (self.identity, _file_sha256(table)):
+                return None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        rows = arrow().parquet.ParquetFile(table).read(list(SUMMARISED), use_threads=False)
+        return {"identity": self.identity, "planned": plan.systems, **summarise([rows])}
+
     def finish(self, plan: Plan) -> dict[str, Any]:
         """Write table.parquet and summary.json from the chunks, all of which must be here; the summary."""
         table = self.folder / "table.parquet"
@@ -204,8 +242,8 @@ class Store:
                 waiting = []
         if writer is not None:
             writer.close()
+        digest = _file_sha256(part)
         with part.open("r+b") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
             os.fsync(stream.fileno())
         _replace(part, table)
         summary = {**self.summary(plan, ()), "table_sha256": digest}
@@ -214,12 +252,28 @@ class Store:
 
 
 def read_plan_file(folder: Path) -> dict[str, Any]:
-    """The content of a sweep folder's plan.json. InputError if it cannot be read."""
+    """The content of a sweep folder's plan.json. InputError if there is none, or it is not one."""
+    file = folder / "plan.json"
     try:
-        return json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        got = f"{folder}/plan.json: {type(error).__name__}"
+        plan = json.loads(file.read_bytes())
+    except OSError as error:
+        got = f"{file}: {error.strerror}"
         raise InputError("folder", got, "the folder of a sweep", "pass what --out named") from error
+    except ValueError as error:
+        raise _no_plan(file, f"damaged JSON ({error})") from error
+    kinds = {"config": dict, "versions": dict, "identity": str}
+    if not isinstance(plan, dict):
+        raise _no_plan(file, f"a JSON {type(plan).__name__}")
+    for name, kind in kinds.items():
+        if not isinstance(plan.get(name), kind):
+            raise _no_plan(file, f"{name} = {json.dumps(plan[name])}" if name in plan else f"no {name}")
+    return plan
+
+
+def _no_plan(file: Path, got: str) -> InputError:
+    expected = "what the sweep wrote there: its configuration, versions and identity"
+    fix = "restore it, or start over with --new, which moves the results to replaced/"
+    return InputError(str(file), got, expected, fix)
 
 
 def write_file(target: Path, data: bytes) -> None:
@@ -234,11 +288,16 @@ def write_file(target: Path, data: bytes) -> None:
 
 def _replace(part: Path, target: Path) -> None:
     os.replace(part, target)
-    folder = os.open(target.parent, os.O_RDONLY)
+    _sync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Have on the disk which files the folder holds."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _json(data: Any) -> bytes:
@@ -249,11 +308,15 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _file_sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _changes(former: Any, present: Any, name: str = "") -> list[str]:
     """What differs between two plans, entry by entry."""
     if isinstance(former, Mapping) and isinstance(present, Mapping):
         keys = [key for key in {**former, **present} if key != "identity"]
-        return [
-            c for k in keys for c in _changes(former.get(k), present.get(k), f"{name}.{k}" if name else k)
-        ]
+        pairs = [(k, former.get(k, "missing"), present.get(k, "missing")) for k in keys]
+        return [c for k, was, now in pairs for c in _changes(was, now, f"{name}.{k}" if name else k)]
     return [] if former == present else [f"{name} was {former}, is {present}"]

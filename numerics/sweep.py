@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,12 +16,13 @@ import torch
 from numerics import workers
 from numerics.errors import InputError
 from numerics.store import Say, Store, identity, open_store, read_plan_file, to_parquet
-from numerics.sweep_plan import Plan, check_keys, make_plan, read_plan
+from numerics.sweep_plan import Chunk, Plan, make_plan, read_plan
 from numerics.sweep_rows import INTERVALS, compute, draw
 
 __all__ = ["Estimate", "compute", "draw", "estimate", "inspect", "make_plan", "read_plan", "run_sweep"]
 
 SAMPLED_GROUPS = 32
+WARM_SYSTEMS = 16
 
 
 def versions() -> dict[str, str | None]:
@@ -58,8 +60,11 @@ def run_sweep(
     check_memory(plan, jobs if scheduler is None else 1)
     with open_store(folder, plan.config, versions(), new, say) as store:
         missing = store.missing(plan, say)
-        done = plan.systems - sum(plan.chunk(number).size for number in missing)
+        left = sum(plan.chunk(number).size for number in missing)
+        done = plan.systems - left
         progress(done, plan.systems)
+        if missing:
+            say(f"computing {left:,} systems in {len(missing):,} chunks")
         task = partial(_chunk, plan, versions())
         if scheduler is None:
             results = workers.on_cores(task, missing, jobs)
@@ -74,26 +79,39 @@ def run_sweep(
 
 
 def inspect(folder: str | Path, say: Say = lambda message: None) -> tuple[dict, list[int]]:
-    """The summary of the finished chunks in a sweep's folder, and the numbers of the others; writes nothing.
+    """The summary of a folder's table or, before that is complete, of its finished chunks; writes nothing.
 
-    Raises InputError for another folder.
+    With it the numbers of the unfinished chunks. Raises InputError for a folder that is not a sweep's.
     """
     folder = Path(folder)
     written = read_plan_file(folder)
-    check_keys("plan.json", written, ("config", "versions", "identity"))
-    plan = make_plan(written.get("config", {}))
-    store = Store(folder, identity(plan.config, written.get("versions", {})))
+    try:
+        plan = make_plan(written["config"])
+    except InputError as error:
+        fix = "restore it, or start over with --new, which moves the results to replaced/"
+        got = f"{error.argument} = {error.got}"
+        raise InputError(f"{folder}/plan.json", got, error.expected, fix) from error
+    store = Store(folder, identity(written["config"], written["versions"]))
+    if (summary := store.result(plan)) is not None:
+        return summary, []
     missing = store.missing(plan, say)
     return store.summary(plan, missing), missing
 
 
 def _chunk(plan: Plan, expected: dict[str, str | None], number: int) -> bytes:
-    """A chunk as a Parquet file, in a worker. InputError if the worker has other versions than expected."""
+    """A chunk as a Parquet file, in a worker.
+
+    Raises InputError if the worker has other versions than expected, and names the chunk in any other.
+    """
     if versions() != expected:
         fix = "install the same versions everywhere"
         raise InputError("scheduler", f"a worker with {versions()}", f"workers with {expected}", fix)
     torch.set_num_threads(1)  # more would be slower here, and might round differently
-    return to_parquet(compute(plan, plan.chunk(number)))
+    try:
+        return to_parquet(compute(plan, plan.chunk(number)))
+    except InputError as error:
+        argument = f"chunk {number}, {error.argument}"
+        raise InputError(argument, error.got, error.expected, error.fix) from error
 
 
 def check_memory(plan: Plan, processes: int) -> None:
@@ -120,21 +138,32 @@ class Estimate:
 
 
 def estimate(plan: Plan, sample: int = 256) -> Estimate:
-    """Extrapolated from a few systems of each shape, or of some if there are many, on one thread."""
+    """Extrapolated from about `sample` systems of each shape, or of some if there are many, on one thread.
+
+    They are drawn at random over the whole design: a grid begins in one of its corners.
+    """
     check_memory(plan, 1)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    spread = replace(plan, replicas=0)  # each number at random from its list
     seconds = size = covered = 0.0
-    stride = math.ceil(len(plan.groups) / SAMPLED_GROUPS)
-    for index, group in enumerate(plan.groups):
-        if index % stride == 0:
-            chunk = plan.chunk(plan.first_chunk(index))
-            chunk = replace(chunk, size=min(sample, chunk.size))
-            compute(plan, replace(chunk, size=1))  # so that compiling is not measured
-            start = time.perf_counter()
-            table = to_parquet(compute(plan, chunk))
-            seconds += (time.perf_counter() - start) / chunk.size * group.systems
-            size += 2 * len(table) / chunk.size * group.systems
-            covered += group.systems
+    count = len(plan.groups)
+    for index in random.Random(0).sample(range(count), min(count, SAMPLED_GROUPS)):
+        systems, chunks = plan.groups[index].systems, _sample(plan, index, sample)
+        drawn = sum(chunk.size for chunk in chunks)
+        warm = replace(chunks[0], size=min(WARM_SYSTEMS, chunks[0].size))
+        to_parquet(compute(spread, warm))  # so that compiling and loading are not measured
+        start = time.perf_counter()
+        tables = [to_parquet(compute(spread, chunk)) for chunk in chunks]
+        seconds += (time.perf_counter() - start) / drawn * systems
+        size += 2 * sum(map(len, tables)) / drawn * systems
+        covered += systems
     torch.set_num_threads(threads)
     return Estimate(seconds * plan.systems / covered, size * plan.systems / covered)
+
+
+def _sample(plan: Plan, group: int, sample: int) -> list[Chunk]:
+    """Chunks of a group with about `sample` systems together: the first of a large one, many small ones."""
+    numbers = range(plan.first_chunk(group), plan.first_chunk(group + 1))
+    chunks = [plan.chunk(number) for number in numbers[: math.ceil(sample / plan.run.chunk)]]
+    return [replace(chunk, size=min(sample, chunk.size)) for chunk in chunks]

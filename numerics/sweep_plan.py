@@ -16,7 +16,9 @@ from numerics.checks import check_choice
 from numerics.errors import InputError
 
 ENCODINGS = ("none", "absolute", "rotary", "alibi")
+METHODS = ("dormand-prince", "auto")
 MOST_SYSTEMS = 10**9
+MOST_CHUNKS = 10**6
 MOST_SHAPES = 10_000
 SEEDS = 2**32
 """PyTorch's CPU generator uses the lower 32 bits of a seed."""
@@ -34,7 +36,8 @@ class Knob:
         """The value in the default's type. InputError if it has none such, or one that is not valid."""
         kind = type(self.default)
         if type(value) not in ((int, float) if kind is float else (kind,)) or not self.valid(value):
-            raise InputError(argument, repr(value), self.expected, f"e.g. {self.default!r}")
+            got = "nothing: it is missing" if value is None else repr(value)
+            raise InputError(argument, got, self.expected, f"e.g. {self.default!r}")
         return kind(value)
 
 
@@ -85,6 +88,7 @@ RUN = {
     "atol": _positive(1e-10),
     "escape": Knob(1e100, lambda value: value > 0, "a positive threshold, or inf"),
     "max_steps": _count(100_000),
+    "method": Knob("dormand-prince", lambda value: value in METHODS, "one of " + ", ".join(METHODS)),
     "chunk": _count(8192),
 }
 
@@ -136,6 +140,7 @@ class Run:
     atol: float
     escape: float
     max_steps: int
+    method: str
     chunk: int
 
 
@@ -195,7 +200,7 @@ class Plan:
         return Chunk(number, group, start, size, self._systems[index] + start, self._chunk_seed(number))
 
     def first_chunk(self, group: int) -> int:
-        """The number of the first chunk of a group."""
+        """The number of the first chunk of a group; one past the last group, the number of chunks."""
         return self._chunks[group]
 
     def _chunk_seed(self, number: int) -> int:
@@ -250,6 +255,9 @@ def make_plan(config: Mapping[str, Any]) -> Plan:
         raise InputError(
             kind, f"{plan.systems:.3g} systems", f"at most {MOST_SYSTEMS:.0e}", "shorten the lists"
         )
+    if plan.chunks > MOST_CHUNKS:
+        got = f"{run.chunk}: {plan.chunks:,} chunks"
+        raise InputError("run.chunk", got, f"at most {MOST_CHUNKS:,} chunks", "raise run.chunk")
     return plan
 
 
@@ -343,6 +351,9 @@ def _check_shape(kind: str, shape: Shape, values: Mapping[str, Values]) -> None:
     if shape.encoding == "rotary" and shape.d % 2:
         fix = "each frequency turns two coordinates"
         raise InputError(f"{kind}.d", shape.d, "an even d with rotary encoding", fix)
+    if shape.sphere and _ends(values["scale"])[0] == 0:
+        fix = "with sphere only the directions of the tokens count: leave scale out"
+        raise InputError(f"{kind}.scale", 0, "scales > 0 with sphere", fix)
     for name in ("score_antisymmetric", "response_antisymmetric"):
         if shape.d == 1 and _ends(values[name])[1] > 0:
             raise InputError(f"{kind}.{name}", _ends(values[name])[1], "0 when d = 1", "use d ≥ 2")

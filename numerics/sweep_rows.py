@@ -36,7 +36,7 @@ def compute(plan: Plan, chunk: Chunk) -> Columns:
     shape, run, drawn = chunk.group.shape, plan.run, draw(plan, chunk)
     times = torch.linspace(0, run.until, INTERVALS + 1, dtype=torch.float64)
     limits = {"rtol": run.rtol, "atol": run.atol, "max_steps": run.max_steps, "escape": run.escape}
-    solution = integrate(drawn.system, drawn.tokens, times, **limits)
+    solution = integrate(drawn.system, drawn.tokens, times, method=run.method, **limits)
     return {
         "system": torch.arange(chunk.first, chunk.first + chunk.size),
         "chunk": torch.full((chunk.size,), chunk.number),

@@ -408,7 +408,7 @@ def derive(file: str | None, style: str, **options) -> None:
 @main.command(epilog="Exit codes: 0 done, 2 bad usage or input.")
 @click.argument("config", metavar="CONFIG.toml")
 @click.option("--out", metavar="FOLDER", help="Where the results go; a rerun completes what is there.")
-@click.option("--jobs", type=int, help="Processes; by default one for each core.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes; by default one for each core.")
 @click.option("--scheduler", metavar="ADDRESS", help="Compute on this Dask cluster instead.")
 @click.option("--new", is_flag=True, help="Start over; results in FOLDER move to FOLDER/replaced.")
 @click.option("--dry-run", is_flag=True, help="Only say how large it is and about how long it takes.")
@@ -430,6 +430,9 @@ def sweep(
     """
     console = _console()
     if summary:
+        if out is None and os.path.isfile(config):
+            fix = "pass the FOLDER, or add --out FOLDER"
+            raise InputError("--summary", got=f"the file {config}", expected="a sweep's folder", fix=fix)
         print_summary(*inspect(out or config, say=click.echo), console)
         return
     plan = read_plan(config)

@@ -66,7 +66,9 @@ def print_estimate(plan: Plan, cost: Estimate, jobs: int, console: Console) -> N
     )
     console.print(f"about {duration(cost.seconds / jobs)} on {jobs} core(s), {duration(cost.seconds)} on one")
     console.print(f"about {size(cost.size)} on disk, chunks and table together")
-    console.print("Measured on a few systems of this sweep; larger chunks are often faster.", style="dim")
+    console.print(
+        "Measured on a few systems drawn from the whole design; larger chunks are often faster.", style="dim"
+    )
 
 
 def print_summary(summary: dict[str, Any], missing: list[int], console: Console) -> None:

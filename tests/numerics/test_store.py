@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def test_an_interrupted_write_leaves_what_was_there(full, monkeypatch):
     ("plan", "versions", "change"),
     [
         (OTHER, VERSIONS, "config.run.rtol was 1e-08, is 1e-06"),
-        (PLAN, {"tokendyn": "2"}, "versions.tokendyn"),
+        (PLAN, {"tokendyn": "2"}, "versions.tokendyn was 1, is 2"),
+        (PLAN, {"tokendyn": "1", "torch": "9"}, "versions.torch was missing, is 9"),
     ],
 )
 def test_another_sweep_is_refused_unless_new_which_keeps_the_old_result(full, plan, versions, change):
@@ -148,13 +150,122 @@ def test_a_changed_configuration_is_fine_before_there_are_chunks(tmp_path):
         assert store.missing(OTHER) == [0, 1, 2, 3]
 
 
-def test_folders_that_cannot_be_used(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(InputError, match=r"thesis\.tex"), opened(tmp_path):
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def refused(folder, match, plan=PLAN, **options):
+    """The error's fix; checks that no file was touched but the lock."""
+    before = contents(folder)
+    with pytest.raises(InputError, match=match) as error, opened(folder, plan, **options):
         pass
-    assert (tmp_path / "thesis.tex").read_text() == "mine"
-    with pytest.raises(InputError, match="Not a directory"), opened(tmp_path / "thesis.tex" / "sub"):
+    assert {name: data for name, data in contents(folder).items() if name != "lock"} == {
+        name: data for name, data in before.items() if name != "lock"
+    }
+    return error.value.fix
+
+
+def test_a_table_without_its_chunks_is_not_overwritten(full):
+    with opened(full) as store:
+        store.finish(PLAN)
+    shutil.rmtree(full / "chunks")
+    assert "--new" in refused(full, "config.run.rtol was 1e-08, is 1e-06", OTHER)
+    table = (full / "table.parquet").read_bytes()
+    with opened(full, OTHER, new=True):
         pass
+    assert (full / "replaced" / "1" / "table.parquet").read_bytes() == table
+    assert missing(full.parent / full.name / "replaced" / "1") == ([0, 1, 2, 3], [])
+
+
+@pytest.mark.parametrize("lost", ["summary.json", "table.parquet", "chunks"])
+def test_results_without_plan_are_refused_but_moved_by_new(full, lost):
+    with opened(full) as store:
+        store.finish(PLAN)
+    (full / "plan.json").unlink()
+    shutil.rmtree(full / lost) if lost == "chunks" else (full / lost).unlink()
+    left = contents(full)
+    assert "--new" in refused(full, r"no plan\.json")
+    with opened(full, new=True):
+        pass
+    moved = contents(full / "replaced" / "1")
+    assert moved == {name: data for name, data in left.items() if name != "lock"}
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_new_killed_between_renames_destroys_nothing(full, monkeypatch, renames):
+    """plan.json goes last, so what is still there is known as the former sweep's until all is moved."""
+    with opened(full) as store:
+        store.finish(PLAN)
+    before = contents(full)
+    left, rename = [renames], os.replace
+
+    def dying(source, target):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt), opened(full, OTHER, new=True):
+        pass
+    monkeypatch.undo()
+    if renames < 3:  # results are left
+        refused(full, "another sweep", OTHER)
+    with opened(full, OTHER, new=True):
+        pass
+    kept = {}
+    for place in (full / "replaced").iterdir():
+        kept |= contents(place)
+    assert kept == {name: data for name, data in before.items() if name != "lock"}
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("thesis.tex", False),
+        ("thesis.tex", True),
+        ("precious.part", False),
+        ("precious.part", True),
+        ("table.parquet.part", False),
+        ("table.parquet", False),
+        ("summary.json", False),
+        ("chunks/000000.parquet", False),
+    ],
+)
+def test_folders_that_hold_something_else(tmp_path, name, new):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    refused(tmp_path, name.split("/")[0], new=new)
+    assert not (tmp_path / "lock").exists()
+    with pytest.raises(InputError, match="Not a directory"), opened(tmp_path / name / "sub"):
+        pass
+
+
+def test_only_leftovers_of_its_own_writes_are_removed(full):
+    own = ("plan.json.part", "table.parquet.part", "chunks/000001.parquet.part", "chunks/000001.json.part")
+    foreign = ("precious.part", "chunks/precious.part")
+    for name in (*own, *foreign):
+        (full / name).write_text("x")
+    assert missing(full) == ([], [])
+    assert {str(p.relative_to(full)) for p in full.rglob("*.part")} == set(foreign)
+
+
+def test_a_kill_during_the_very_first_write_can_be_resumed(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / "plan.json.part").write_text("{")
+    assert missing(tmp_path) == ([0, 1, 2, 3], [])
+
+
+NO_PLANS = ["[]", '{"config', '{"config": [1]}', '{"config": {}, "versions": {}}', "3", "\xff"]
+
+
+@pytest.mark.parametrize("text", NO_PLANS)
+def test_a_plan_file_that_is_none(full, text):
+    (full / "plan.json").write_text(text, encoding="latin-1")
+    assert "--new" in refused(full, r"plan\.json: got")
+    with opened(full, new=True) as store:
+        assert store.missing(PLAN) == [0, 1, 2, 3]
+    assert (full / "replaced" / "1" / "plan.json").read_text(encoding="latin-1") == text
 
 
 def test_pyarrow_is_asked_for_by_the_extra_that_brings_it(tmp_path, monkeypatch):

@@ -16,9 +16,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics import InputError, integrate, workers
+from numerics import InputError, integrate, sweep, workers
 from numerics.observables import antisymmetric_share, pairwise_distance, symmetric_part
-from numerics.store import to_parquet
+from numerics.store import Store, identity, to_parquet
 from numerics.sweep import check_memory, compute, draw, estimate, inspect, make_plan, read_plan, run_sweep
 from numerics.sweep_plan import SHAPE
 
@@ -118,6 +118,8 @@ BAD = [
     ("run.atol", {"run": {"atol": "small"}, "grid": {}}, "positive"),
     ("run.max_steps", {"run": {"max_steps": 2.5}, "grid": {}}, "whole"),
     ("run.chunk", {"run": {"chunk": 0}, "grid": {}}, "whole"),
+    ("run.chunk", {"run": {"chunk": 1}, "grid": {"replicas": 10**7}}, "1,000,000 chunks"),
+    ("run.method", {"run": {"method": "rk4"}, "grid": {}}, "dormand-prince, auto"),
     ("grid", {"grid": {"encodings": ["none"]}}, "did you mean 'encoding'"),
     ("grid.n", {"grid": {"n": []}}, "empty"),
     ("grid.n", {"grid": {"n": [4, 4]}}, "different"),
@@ -134,10 +136,13 @@ BAD = [
     ("grid.replicas", {"grid": {"replicas": 0}}, "whole"),
     ("grid", {"grid": {"replicas": 10**10}}, "systems"),
     ("grid", {"grid": {"n": list(range(1, 20000))}}, "shapes"),
-    ("random.systems", {"random": {}}, "whole"),
+    ("grid.scale", {"grid": {"sphere": [False, True], "scale": [1, 0]}}, "> 0 with sphere"),
+    ("random.scale", {"random": {"systems": 1, "sphere": True, "scale": {"low": 0, "high": 1}}}, "> 0 with"),
+    ("random.systems", {"random": {}}, "missing"),
     ("random.scale", {"random": {"systems": 1, "scale": {"low": 2, "high": 1}}}, "low < high"),
     ("random.scale", {"random": {"systems": 1, "scale": {"low": 0, "high": 1, "log": True}}}, "logarithmic"),
-    ("random.scale", {"random": {"systems": 1, "scale": {"low": 0, "hi": 1}}}, "'high'"),
+    ("random.scale", {"random": {"systems": 1, "scale": {"low": 0, "hi": 1}}}, "'high'\\?$"),
+    ("random.scale.high", {"random": {"systems": 1, "scale": {"low": 0}}}, "missing"),
     ("random.n", {"random": {"systems": 1, "n": {"low": 2, "high": 8}}}, "range"),
 ]  # fmt: skip
 
@@ -318,8 +323,9 @@ def test_results_do_not_depend_on_processes_or_interruptions(reference, tmp_path
     assert (tmp_path / "summary.json").read_bytes() == (reference / "summary.json").read_bytes()
     assert steps[0] == (5, 26)
     assert steps[-1] == (26, 26)
-    assert len(said) == 1
+    assert len(said) == 2
     assert "chunk 4 is damaged" in said[0]
+    assert said[1] == "computing 21 systems in 5 chunks"
     rows = pq.read_table(reference / "table.parquet")
     expected = [compute(plan, plan.chunk(number))["log_norm"] for number in range(plan.chunks)]
     np.testing.assert_array_equal(rows["log_norm"].to_numpy(), np.concatenate(expected))
@@ -335,8 +341,76 @@ def test_numbers_of_processes_that_make_no_sense(jobs, tmp_path):
 
 
 def test_inspecting_another_folder(tmp_path):
-    with pytest.raises(InputError, match=r"plan\.json"):
-        inspect(tmp_path)
+    plan = {"config": {"grid": {"n": 0}}, "versions": {}, "identity": "x"}
+    for text in (None, "[]", "{", json.dumps(plan)):
+        if text is not None:
+            (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(InputError, match=r"plan\.json: "):
+            inspect(tmp_path)
+
+
+def test_a_complete_table_is_summarised_without_its_chunks(reference, tmp_path):
+    whole = inspect(reference)
+    for name in ("plan.json", "table.parquet", "summary.json"):
+        (tmp_path / name).write_bytes((reference / name).read_bytes())
+    assert inspect(tmp_path) == whole
+    data = bytearray(table(tmp_path))
+    data[100] ^= 1
+    (tmp_path / "table.parquet").write_bytes(data)
+    summary, absent = inspect(tmp_path)
+    assert (summary["systems"], absent) == (0, [0, 1, 2, 3, 4, 5])
+
+
+def test_a_plan_from_before_a_setting_existed_is_still_read(reference, tmp_path):
+    """The hash is that of the configuration as it was written, not as defaults fill it in today."""
+    written = json.loads((reference / "plan.json").read_text())
+    del written["config"]["run"]["method"]
+    written["identity"] = identity(written["config"], written["versions"])
+    (tmp_path / "plan.json").write_text(json.dumps(written))
+    Store(tmp_path, written["identity"]).chunks.mkdir()
+    Store(tmp_path, written["identity"]).write(3, (reference / "chunks" / "000003.parquet").read_bytes())
+    assert inspect(tmp_path)[1] == [0, 1, 2, 4, 5]
+
+
+def test_an_error_in_a_chunk_names_it(tmp_path):
+    """At this scale, tokens are too short to be put on the sphere."""
+    config = {"run": {"chunk": 3}, "grid": {"sphere": True, "scale": [1, 1e-200], "replicas": 3}}
+    with pytest.raises(InputError) as error:
+        run_sweep(make_plan(config), tmp_path, jobs=1)
+    assert error.value.argument == "chunk 1, x0"
+
+
+@pytest.mark.parametrize(("method", "outcome"), [("dormand-prince", "STALLED"), ("auto", "REACHED")])
+def test_the_method_decides_what_becomes_of_a_stiff_row(method, outcome):
+    """ẋ = vx with v < −1e4: stability keeps explicit steps below 3.4e-4, and 2000 of them below time 1."""
+    numbers = {"response_positive": 0, "score_smallest": 1e4, "score_largest": 1e5, "response_smallest": 1}
+    design = {"n": 1, "d": 1, **numbers, "response_largest": 1, "replicas": 5}
+    plan = make_plan({"run": {"until": 3.0, "max_steps": 2000, "method": method}, "grid": design})
+    row = only(plan)
+    assert (row["value_abscissa"] <= -1e4).all()
+    assert (row["outcome"] == outcome).all()
+    assert ((row["stiff_steps"] > 0) == (method == "auto")).all()
+
+
+def test_an_estimate_speaks_of_the_whole_grid_and_not_of_its_first_corner(monkeypatch):
+    """The clock counts steps; a grid begins with its cheapest systems, here tokens that hardly move."""
+    clock = [0.0]
+
+    def steps(plan, number):
+        return float(only(plan, number)["steps"].sum())
+
+    def counted(plan, chunk):
+        columns = compute(plan, chunk)
+        clock[0] += float(np.asarray(columns["steps"]).sum())
+        return columns
+
+    design = {"n": 3, "d": 2, "response_positive": 0, "scale": [1e-6, 30], "replicas": 128}
+    plan = make_plan({"run": {"until": 2.0, "chunk": 16}, "grid": design})
+    actual = sum(steps(plan, number) for number in range(plan.chunks))
+    assert steps(plan, 0) * plan.chunks < actual / 1.5
+    monkeypatch.setattr(sweep, "compute", counted)
+    monkeypatch.setattr(sweep.time, "perf_counter", lambda: clock[0])
+    assert abs(estimate(plan, sample=64).seconds / actual - 1) < 0.3
 
 
 def test_an_estimate_grows_with_the_sweep():

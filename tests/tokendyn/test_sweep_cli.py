@@ -47,6 +47,7 @@ def test_a_sweep_prints_what_came_of_it_and_writes_the_table(done):
     config, out, result = done
     assert result.exit_code == 0, result.output
     assert "complete: 12 systems" in result.output
+    assert result.output.startswith("computing 12 systems in 4 chunks\n")
     rows = [line for line in result.output.splitlines() if line.startswith("│ ")]
     assert len(rows) == 4
     assert "A₊" in result.output
@@ -62,13 +63,20 @@ def test_a_sweep_prints_what_came_of_it_and_writes_the_table(done):
 def test_the_summary_needs_no_configuration_and_names_unfinished_chunks(done):
     config, out, result = done
     assert run(out, "--summary").output in result.output
-    label = out / "chunks" / "000002.json"
-    text = label.read_text()
+    label, table = out / "chunks" / "000002.json", out / "table.parquet"
+    text, rows = label.read_text(), table.read_bytes()
     label.unlink()
+    assert run(out, "--summary").output in result.output  # the table is complete
+    table.unlink()
     summary = run(config, "--out", out, "--summary")
     assert summary.exit_code == 0
     assert "8 of 12 systems; unfinished chunks: 2" in summary.output
+    label.write_text("[]")
+    summary = run(config, "--out", out, "--summary")
+    assert "chunk 2 is damaged (its label is unreadable): to be computed again" in summary.output
+    assert label.read_text() == "[]"
     label.write_text(text)
+    table.write_bytes(rows)
 
 
 def test_another_configuration_in_the_folder_is_refused(done, tmp_path):
@@ -101,9 +109,9 @@ def test_a_dry_run_writes_nothing(done, tmp_path):
         (CONFIG.replace("0.2", "nan"), ["--out", "x"], "positive time"),
         (CONFIG.replace("[2, 3]", "[]"), ["--out", "x"], "empty list"),
         (CONFIG, [], "--out FOLDER"),
-        (CONFIG, ["--out", "x", "--jobs", "0"], "jobs"),
         (CONFIG, ["--out", "config.toml/x"], "Not a directory"),
-        (CONFIG, ["--summary"], "plan.json"),
+        (CONFIG, ["--summary"], "pass the FOLDER, or add --out FOLDER"),
+        (CONFIG.replace("until", "untill"), ["--out", "x"], "did you mean 'until'?\n"),
         ("grid = ", ["--out", "x"], "TOML"),
     ],
 )
@@ -115,6 +123,15 @@ def test_bad_input_ends_with_one_message_and_code_2(text, options, message, tmp_
     assert result.output.startswith("tokendyn: ")
     assert message in result.output
     assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("jobs", [0, -3])
+@pytest.mark.parametrize("mode", ["--dry-run", "--new"])
+def test_numbers_of_processes_that_make_no_sense(jobs, mode, done, tmp_path):
+    result = run(done[0], "--out", tmp_path / "out", "--jobs", jobs, mode)
+    assert result.exit_code == 2
+    assert "--jobs" in result.output
+    assert "x>=1" in result.output
 
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch):
