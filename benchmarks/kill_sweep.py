@@ -87,6 +87,7 @@ def is_alive(process: psutil.Process) -> bool:
 def rounds(folder: Path, times: int, seed: int) -> None:
     """Interrupt sweeps `times` times, each as often as it takes to finish, and check every one."""
     choice = random.Random(seed)
+    start(folder / "warm-up").wait()  # compiles, which would make the time to choose moments from too long
     begin = time.monotonic()
     if start(folder / "undisturbed").wait() != 0:
         raise SystemExit("the undisturbed sweep failed")
