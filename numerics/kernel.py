@@ -76,7 +76,7 @@ def on_sphere(x: Tensor) -> Tensor:
     return x / inner(x, x).sqrt()
 
 
-def _power_of_two(size: Tensor) -> Tensor:
+def power_of_two(size: Tensor) -> Tensor:
     """The largest power of two not above size > 0, so that division by it is exact; 1 where size is 0."""
     return torch.where(size > 0, size / (2 * torch.frexp(size).mantissa), 1.0)
 
@@ -103,7 +103,7 @@ def _scales(y: Tensor, kernel: Kernel, log_radius: Tensor | None) -> tuple[Tenso
     size = y.detach().abs().amax(1, keepdim=True)
     if kernel.bias is not None:
         size = size.clamp(min=1)
-    own, largest = _power_of_two(size), _power_of_two(size.amax(0, keepdim=True))
+    own, largest = power_of_two(size), power_of_two(size.amax(0, keepdim=True))
     bounds, radius = torch.finfo(y.dtype), 1.0
     if log_radius is not None:  # beyond, every difference of scores that rounding leaves decides alone
         radius = torch.exp(log_radius.clamp(max=0.9 * math.log(bounds.max)))

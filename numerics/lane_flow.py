@@ -7,8 +7,7 @@ as arguments; the order of operations, and so every bit, is the same.
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
@@ -17,6 +16,7 @@ from numerics.lanes import (
     Rows,
     absolute,
     exp,
+    fast,
     fill,
     fma,
     load,
@@ -52,7 +52,7 @@ class Shape(NamedTuple):
 
 
 class Known:
-    """A shape that compiled code takes as constants, all but n: it is compiled anew for each one."""
+    """A shape whose numbers compiled code takes as constants: it is compiled anew for each one."""
 
     def __init__(self, shape: Shape):
         self.shape = shape
@@ -64,10 +64,7 @@ class _KnownType(types.Type):
         super().__init__(name=f"Known{tuple(self.shape)}")
 
 
-@register_model(_KnownType)
-class _KnownModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.IntType(64))
+register_model(_KnownType)(models.OpaqueModel)
 
 
 @typeof_impl.register(Known)
@@ -77,13 +74,7 @@ def _typeof_known(value, context):
 
 @unbox(_KnownType)
 def _unbox_known(kind, value, context):
-    api = context.pyapi
-    shape = api.object_getattr_string(value, "shape")
-    n = api.object_getattr_string(shape, "n")
-    number = api.number_as_ssize_t(n)
-    api.decref(n)
-    api.decref(shape)
-    return NativeValue(number)
+    return NativeValue(context.context.get_dummy_value())
 
 
 @infer_getattr
@@ -151,7 +142,7 @@ def room(p: Shape) -> Lanes:
     return Lanes(*map(Rows, sizes))
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _product(a, n, inner, weights, start, outer, out, transposed):
     """out_i = a_iᵀ M for rows a_i (n, inner); M (inner, outer), or Mᵀ is stored if transposed."""
     for i in range(n):
@@ -163,7 +154,7 @@ def _product(a, n, inner, weights, start, outer, out, transposed):
             store(out, i * outer + c, total)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _turn(a, n, r, turns, out, back):
     """out_i = R_i a_i, or R_iᵀ a_i."""
     for i in range(n):
@@ -175,7 +166,7 @@ def _turn(a, n, r, turns, out, back):
             store(out, i * r + c, total)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _score(q, key, i, j, r):
     total = load(q, i * r) * load(key, j * r)
     for k in range(1, r):
@@ -183,7 +174,7 @@ def _score(q, key, i, j, r):
     return total
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _exponentials(p, w, shifted):
     """P_ij = exp(s_ij − c_i) in place; c_i is the largest s_ij in the lanes ``shifted``, else 0."""
     n = p.n
@@ -199,7 +190,7 @@ def _exponentials(p, w, shifted):
             store(w.P, i * n + j, where(s < fill(-1e300), fill(0.0), e) if p.bias else e)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _symmetric_weights(p, w, key, factor):
     """P_ij = exp(s_ij) up to a factor for each i, from one exponential for each pair."""
     n, r = p.n, p.r
@@ -223,7 +214,7 @@ def _symmetric_weights(p, w, key, factor):
                 store(w.P, j * n + i, e)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _weights(p, w, key, factor, head):
     """P_ij = exp(s_ij) up to a factor for each i."""
     n, r = p.n, p.r
@@ -249,7 +240,7 @@ def _weights(p, w, key, factor, head):
                 store(w.P, i * n + j, where(s < fill(-1e300), fill(0.0), e) if p.bias else e)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _means(p, w, values):
     """mean_i = Σ_j P_ij values_j / Σ_j P_ij.
 
@@ -270,7 +261,7 @@ def _means(p, w, values):
             store(w.mean, i * d + k, total * share)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _add_velocity(p, w, mean, head, to):
     """Slope ``to`` = V_h mean for the first head, added for the others."""
     n, d = p.n, p.d
@@ -284,7 +275,7 @@ def _add_velocity(p, w, mean, head, to):
             store(w.k, place, total if head == 0 else load(w.k, place) + total)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _add_turned(p, w, head, to):
     """The same for means in the frame of each token: R_iᵀ mean_i."""
     _turn(w.mean, p.n, p.d, w.turns, w.turned, True)
@@ -293,7 +284,7 @@ def _add_turned(p, w, head, to):
         store(w.k, to + i, total if head == 0 else load(w.k, to + i) + total)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _tangent(p, w, to):
     """v_i − (x_i·v_i) x_i."""
     d = p.d
@@ -306,7 +297,7 @@ def _tangent(p, w, to):
             store(w.k, to + i * d + k, v - dot * load(w.stage, i * d + k))
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def normalise(p, w):
     """x_i / ‖x_i‖ for the tokens in ``stage``."""
     d = p.d
@@ -319,7 +310,7 @@ def normalise(p, w):
             store(w.stage, i * d + k, load(w.stage, i * d + k) / length)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def _radial(p, w, to):
     """Take r' out of the slope of u, in the lanes that grow."""
     nd = p.n * p.d
@@ -333,7 +324,7 @@ def _radial(p, w, to):
     store(w.k, to + nd, rate)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def slope(p, w, to):
     """The slope at ``stage``, written to the rows of k from ``to`` on."""
     n, d, r, nd = p.n, p.d, p.r, p.n * p.d

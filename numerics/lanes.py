@@ -21,6 +21,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
 LANES = 8
+fast = njit(forceinline=True, error_model="numpy")
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _LONGS = ir.VectorType(ir.IntType(64), LANES)
 _BITS = ir.VectorType(ir.IntType(1), LANES)
@@ -252,7 +253,7 @@ _LOG2_HIGH, _LOG2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10  
 _TAYLOR = tuple(1 / math.factorial(k) for k in range(13))
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def exp(x):
     """eˣ to about one unit in the last place for x ≤ 709; below −708 it is e⁻⁷⁰⁸."""
     x = maximum(fill(-708.0), x)  # in this order, NaN stays NaN
@@ -265,7 +266,7 @@ def exp(x):
     return _scale(total, k)
 
 
-@njit(forceinline=True, error_model="numpy")
+@fast
 def rough_log(x):
     """log x of positive normal numbers, to about 1e-6: enough to choose a step."""
     m = _significand(x)

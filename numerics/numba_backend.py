@@ -40,6 +40,7 @@ from numerics.lanes import (
     absolute,
     ceiling,
     exp,
+    fast,
     fill,
     fma,
     load,
@@ -63,7 +64,7 @@ WORTH_COMPILING = 2048  # systems of one shape for which code of its own pays
 EPS = np.finfo(np.float64).eps
 LOG_PLAIN = math.log(PLAIN)
 PATIENCE = 0.8  # share of max_steps before the test for stiffness; a stiff step costs some 300 of these
-STAGE_6, GAUSS = np.array(dp.STAGES[4]), np.array(watch.GAUSS)
+GAUSS = np.array(watch.GAUSS)
 MAXIMUM, MINIMUM, INTEGRAL = map(RECORDS.index, ("maximum", "minimum", "integral"))
 
 # Rows of the control array: one number for each lane.
@@ -140,20 +141,29 @@ class Desk(NamedTuple):
     goal: np.ndarray
 
 
-fast = njit(forceinline=True, error_model="numpy")
+def _weighted(weights: tuple[float, ...]):
+    """Compiled: Σ weight · slope of one component."""
+    slopes = np.array([j for j, weight in enumerate(weights) if weight])
+    weight = np.array([weight for weight in weights if weight])
+
+    @fast
+    def total(w, m, i):
+        result = fill(weight[0]) * load(w.k, slopes[0] * m + i)
+        for j in range(1, len(slopes)):
+            result = fma(fill(weight[j]), load(w.k, slopes[j] * m + i), result)
+        return result
+
+    return total
 
 
 def _stage(weights: tuple[float, ...]):
     """Compiled: stage = z + h Σ weight · slope."""
-    number, weight = len(weights), np.array(weights)
+    total = _weighted(weights)
 
     @fast
     def advance(w, m, h):
         for i in range(m):
-            total = fill(weight[0]) * load(w.k, i)
-            for j in range(1, number):
-                total = fma(fill(weight[j]), load(w.k, j * m + i), total)
-            store(w.stage, i, fma(h, total, load(w.z, i)))
+            store(w.stage, i, fma(h, total(w, m, i), load(w.z, i)))
 
     return advance
 
@@ -164,37 +174,22 @@ def _stage_1(w, m, h):
         store(w.stage, i, load(w.z, i))
 
 
-_stage_EULER = _stage((1.0,))
+_stage_euler = _stage((1.0,))
 _stage_2, _stage_3, _stage_4, _stage_5, _stage_6, _stage_7 = map(_stage, dp.STAGES)
-
-
-def _weighted(weights: tuple[float, ...]):
-    """Compiled: Σ weight · slope of one component."""
-    number, weight = len(weights), np.array(weights)
-
-    @fast
-    def total(w, m, i):
-        result = fill(weight[0]) * load(w.k, i)
-        for j in range(2, number):
-            result = fma(fill(weight[j]), load(w.k, j * m + i), result)
-        return result
-
-    return total
-
-
-_error, _bend = _weighted(dp.ERROR), _weighted(dp.BEND)
+_error, _bend, _sixth = map(_weighted, (dp.ERROR, dp.BEND, dp.STAGES[4]))
 
 
 @njit(error_model="numpy")
 def _slopes(p, w, first, last):
     """Slopes ``first`` to ``last`` of a step of size ``w.h``; the state of the last one is left in ``stage``.
 
-    Slope 1 is that of z itself. Slope 0 is that of the Euler step, written in the place of slope 2.
+    Slope 1 is that of z itself. Slope 0 is that of the Euler step, written in the place of slope 2. The
+    choice is made in a loop, so that the velocity is compiled once.
     """
     m, h = p.n * p.d + 1, load(w.h, 0)
     for s in range(first, last + 1):
         if s == 0:
-            _stage_EULER(w, m, h)
+            _stage_euler(w, m, h)
         elif s == 1:
             _stage_1(w, m, h)
         elif s == 2:
@@ -232,13 +227,21 @@ def _seat_weights(w, weights, row, lane):
                 target[i, lane] = source[shared, i]
 
 
+@fast
+def _size(p, w, lane):
+    """max|u| of the state in z."""
+    size = 0.0
+    for i in range(p.n * p.d):
+        size = max(size, abs(w.z[i, lane]))
+    return size
+
+
 @njit(error_model="numpy")
 def _change(p, w, lane):
     """The coordinates that suit the state in z, with its slope in the first of k; see ``radial.change``."""
     nd = p.n * p.d
-    size, dot = 0.0, 0.0
+    size, dot = _size(p, w, lane), 0.0
     for i in range(nd):
-        size = max(size, abs(w.z[i, lane]))
         dot += w.z[i, lane] * w.k[i, lane]
     if w.growing[0, lane] == 0.0 and size > OUTGROWN and (dot > 0 or size > FAR) and size < np.inf:
         radius = math.ldexp(1.0, math.frexp(size)[1] - 1)
@@ -263,9 +266,7 @@ def _change(p, w, lane):
 def _sample(p, w, lane, states, log_scale, place):
     """Writes the state in z as tokens over e^log_scale; see ``radial.sample``."""
     nd = p.n * p.d
-    size, r = 0.0, w.z[nd, lane]
-    for i in range(nd):
-        size = max(size, abs(w.z[i, lane]))
+    size, r = _size(p, w, lane), w.z[nd, lane]
     plain = size == 0.0 or math.log(size) + r < LOG_PLAIN
     scale = math.exp(r) if plain else 1.0
     log_scale[place] = 0.0 if plain else r
@@ -319,23 +320,20 @@ def _leave(p, w, desk, queue, options, book, lane, outcome):
 @njit(error_model="numpy")
 def _attend(p, w, desk, queue, options, book, lane):
     """Writes a sample that is due, changes coordinates, ends the row; returns whether it left."""
-    c, nd = desk.control, p.n * p.d
+    c = desk.control
     if c[LANDED, lane] == 1.0:
         row, goal = queue.row[desk.index[lane]], desk.goal[lane]
         _sample(p, w, lane, book.states[row], book.log_scale[row], goal)
         desk.goal[lane] = goal + 1
         c[TARGET, lane] = options.times[goal + 1] if goal + 1 < len(options.times) else np.inf
-    size = 0.0
-    for i in range(nd):
-        size = max(size, abs(w.z[i, lane]))
-    outcome = PENDING
+    size, outcome = _size(p, w, lane), PENDING
     if c[STEPS, lane] >= options.max_steps or 0.1 * c[STEP, lane] <= EPS * abs(c[T, lane]):
         outcome = STALLED
     if c[CALLS, lane] == 1.0:
         outcome = HANDED if outcome == PENDING else outcome
     if desk.goal[lane] == len(options.times):
         outcome = REACHED
-    if size > 0 and math.log(size) + w.z[nd, lane] > options.log_escape:
+    if size > 0 and math.log(size) + w.z[p.n * p.d, lane] > options.log_escape:
         outcome = ESCAPED
     if c[STOPS, lane] == 1.0:
         outcome = STOPPED
@@ -566,19 +564,11 @@ def _stiff(p, w, c, options, h, steps, accepted):
         bent, moved = fill(0.0), fill(1e-300)
         for i in range(m - 1):
             bent = maximum(absolute(load(w.k, 6 * m + i) - load(w.k, 5 * m + i)), bent)
-            moved = maximum(absolute(load(w.stage, i) - _before_last(w, m, h, i)), moved)
+            before = fma(h, _sixth(w, m, i), load(w.z, i))
+            moved = maximum(absolute(load(w.stage, i) - before), moved)
         mean = where(tested, fma(fill(STIFF_SHARE), h * bent / moved - mean, mean), mean)
         store(c, STIFFNESS, mean)
     return mean > fill(STIFF_LIMIT)
-
-
-@fast
-def _before_last(w, m, h, i):
-    """One component of the sixth stage."""
-    total = fill(STAGE_6[0]) * load(w.k, i)
-    for j in range(1, 5):
-        total = fma(fill(STAGE_6[j]), load(w.k, j * m + i), total)
-    return fma(h, total, load(w.z, i))
 
 
 @njit(inline="always", error_model="numpy")
@@ -833,4 +823,4 @@ def run(task: Task, at: Position, record: Solution) -> Position:
             order = torch.arange(len(part.row))
             jobs += [(part.keep(order % threads == k), shape, known) for k in range(threads)]
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-        return join([at.keep(at.row < 0), *pool.map(lambda job: march(*job), jobs)])
+        return join([at.none(), *pool.map(lambda job: march(*job), jobs)])

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from numerics.kernel import Kernel, flow
+from numerics.kernel import Kernel, flow, power_of_two
 
 OUTGROWN = 8.0  # a row goes over where max|x| is above this and ⟨x, ẋ⟩ > 0
 FAR = 1e100  # … or where max|x| is above this, in float32 FAR_32; it goes back where max|x| < 1
@@ -69,7 +69,7 @@ def change(z: Tensor, velocity: Tensor, growing: Tensor) -> tuple[Tensor, Tensor
     else:
         over = outgrown
     if over.any():
-        radius = torch.where(over, size / (2 * torch.frexp(size).mantissa), 1.0)
+        radius = torch.where(over, power_of_two(size), 1.0)
         F = velocity[:-1] / radius
         u = z[:-1] / radius
         rate = torch.where(over, total(u * F) / total(u * u), 0.0)

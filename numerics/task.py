@@ -41,6 +41,10 @@ class Position:
         """The rows selected by a mask or an index."""
         return Position(*(getattr(self, field.name)[..., rows] for field in fields(self)))
 
+    def none(self) -> "Position":
+        """The same without any row."""
+        return self.keep(self.row[:0])
+
 
 def join(parts: list[Position]) -> Position:
     """The rows of several positions side by side."""

@@ -331,7 +331,7 @@ def march(
     if compiled and len(w.live):
         w = _pad(w)
     rtol, atol = w.at.t.new_tensor((task.rtol, task.atol))  # as numbers they would be compiled in
-    handed = [w.at.keep(~w.live & w.live)]
+    handed = [w.at.none()]
     while w.live.any():
         at, live = w.at, w.live
         growing = at.growing if task.growth and (compiled or at.growing.any()) else None
@@ -422,4 +422,4 @@ def run_fixed(task: Task, at: Position, record: Solution, step: float) -> Positi
                 record.outcome[rows], record.steps[rows] = outcome[ended], steps
                 record.last_time[rows] = end if k == count else start + k * (end - start) / count
                 row, x, kernel = row[~ended], x[..., ~ended], kernel.keep(~ended)
-    return at.keep(at.row < 0)
+    return at.none()
