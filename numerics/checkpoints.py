@@ -1,23 +1,26 @@
 """Attention weights of real Transformers, from files on disk.
 
-A checkpoint is a single state-dict file (`torch.save(model.state_dict(), path)`), with the model's
-`config.json` beside it where there is one. Loading never runs code from the file.
+A checkpoint is a single state-dict file (`torch.save(model.state_dict(), path)` or safetensors), with the
+model's `config.json` beside it where there is one, or a raw file of llama2.c. Loading never runs code from
+the file.
 """
 
 import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from numerics import llama2c
 from numerics.adapters import ADAPTERS
-from numerics.adapters.base import Adapter, AttentionLayer, Head
+from numerics.adapters.base import Adapter, AttentionLayer, Head, State
 from numerics.errors import InputError
 
 __all__ = ["AttentionLayer", "Checkpoint", "Head", "load_checkpoint", "load_state_dict"]
@@ -44,7 +47,8 @@ class Checkpoint:
 def load_checkpoint(path: PathLike, heads: int | None = None) -> Checkpoint:
     """Read the attention layers of the checkpoint at `path`, by the adapter whose keys match.
 
-    The number of heads comes from `config.json` in the same folder; `heads` is needed only without one.
+    The number of heads comes from `config.json` in the same folder or the header of a llama2.c file; `heads`
+    is needed only without one.
 
     Raises `InputError` as `load_state_dict` does, and if no adapter knows the keys, a key is missing, a
     weight has the wrong shape or is not finite, the number of heads is unknown, contradicts the config or
@@ -53,7 +57,7 @@ def load_checkpoint(path: PathLike, heads: int | None = None) -> Checkpoint:
     path = Path(path)
     state = load_state_dict(path)
     adapter = _find_adapter(state)
-    config = _read_config(path.with_name("config.json"))
+    config = llama2c.settings(path) or _read_config(path.with_name("config.json"))
     layers = adapter.layers(state, _resolve_heads(config, adapter, heads))
     _require_width(config, adapter, layers[0])
     return Checkpoint(
@@ -64,10 +68,12 @@ def load_checkpoint(path: PathLike, heads: int | None = None) -> Checkpoint:
     )
 
 
-def load_state_dict(path: PathLike) -> dict[str, Tensor]:
-    """Read a state dict saved by `torch.save` (`.bin`, `.pt`, `.pth`) onto the CPU, without running its code.
+def load_state_dict(path: PathLike) -> State:
+    """Read a state dict onto the CPU, without running its code.
 
-    Tensors of a file in the zip format are mapped, not copied: leave the file in place while they are in use.
+    The file is one of `torch.save` (`.bin`, `.pt`, `.pth`), a `.safetensors` file, whose tensors are read
+    when asked for, or a raw one of llama2.c, of which the attention maps are read. Tensors may be mapped, not
+    copied: leave the file in place while they are in use.
 
     Raises `InputError` if `path` is missing, a folder, unreadable, truncated, of another format, holds
     anything but tensors under string keys, or names code to run.
@@ -75,12 +81,50 @@ def load_state_dict(path: PathLike) -> dict[str, Tensor]:
     path = Path(path)
     _require_file(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if path.suffix == ".safetensors":
+            return _Safetensors(path)
+        if raw := llama2c.settings(path):
+            return llama2c.read(path, raw)
+        return _require_tensors(path, _load_pickle(path))
     except OSError as error:
         raise _bad_file(path, f"a file that cannot be read ({error.strerror})") from error
+
+
+class _Safetensors(State):
+    """The tensors of a safetensors file, each read when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            got = f"a safetensors file that is truncated or damaged ({error})"
+            raise _bad_file(path, got) from error
+        self._keys = dict.fromkeys(self._file.keys())
+        if not self._keys:
+            raise _bad_file(path, "a safetensors file without tensors")
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._file.get_tensor(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def _load_pickle(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError:
+        raise
     except Exception as error:  # damaged bytes can raise anything out of the unpickler
         raise _bad_file(path, _load_failure(error)) from error
-    return _require_tensors(path, loaded)
 
 
 def _require_file(path: Path) -> None:
@@ -88,8 +132,6 @@ def _require_file(path: Path) -> None:
         raise _bad_file(path, "a folder")
     if not os.path.isfile(path):
         raise _bad_file(path, "not a regular file" if os.path.exists(path) else "no such file")
-    if path.suffix == ".safetensors":
-        raise _bad_file(path, "a safetensors file, a format not supported yet")
 
 
 def _require_tensors(path: Path, loaded: object) -> dict[str, Tensor]:
@@ -115,7 +157,7 @@ def _bad_file(path: Path, got: str) -> InputError:
     return InputError(
         argument="path",
         got=f"{path}: {got}",
-        expected="a state dict: one file of tensors under string keys, saved by torch.save",
+        expected="a state dict: one file of tensors under string keys, by torch.save or as safetensors",
         fix="save it with torch.save(model.state_dict(), 'model.pt') and pass that file",
     )
 
@@ -165,7 +207,7 @@ def _resolve_heads(config: Mapping[str, Any], adapter: Adapter, heads: int | Non
             got=repr(heads),
             expected="a positive whole number"
             if configured is None
-            else f"{configured}, as config.json says",
+            else f"{configured}, as config.json or the file's header says",
             fix=f"put the model's config.json (with {adapter.heads_key}) beside the file, or pass heads=...",
         )
     return heads

