@@ -3,14 +3,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: verify test lint bench clean
+.PHONY: verify test lint bench figures gallery clean
 
 verify: $(INSTALLED)  ## check every theorem, then audit a real pretrained Transformer
 	$(BIN)/tokendyn verify --json verify.json
 	$(BIN)/tokendyn audit albert --json audit.json || test $$? -eq 3  # 3: no network, said in the message
 
 test: verify  ## the same, then the test suite with its coverage bar
-	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --cov --cov-report=term
+
+figures: $(INSTALLED)  ## every figure as PDF and PNG, with its data, into figures/
+	$(BIN)/tokendyn figures || test $$? -eq 3  # 3: something is missing, said in the message
+
+gallery: figures  ## docs/figures.md, from these
+	$(BIN)/python -m paper_figures.gallery
 
 lint: $(INSTALLED)  ## style, types and the import contract
 	$(BIN)/ruff check .

@@ -1,215 +1,271 @@
-"""T9b and T9c: the profile C* of the collapse is stable or not as an operator's spectrum says.
+"""T9b and T9c: the profile C* of the collapse is stable or not as an operator's spectrum says."""
 
-Run `python -m paper_figures.fig_collapse_threshold OUT.png` (or .pdf, .svg).
-"""
-
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-
+import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Page
 from torch import Generator, Tensor
 
 from numerics import AttentionSystem, families, integrate
 from numerics.collapse import Decay, decay_rates, relative_error, with_covariance
 from numerics.profile import covariance, profile, profile_decay
+from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table, rows, stack, table
+from paper_figures.style import BLACK, BLUE, GREEN, GREY, TEXT, THEORY, VERMILLION
 
-ANGLES = [5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 44.0, 46.0, 50.0, 55.0, 60.0, 65.0, 70.0, 75.0, 80.0]
 ROUND, FLAT = (0.52, 0.48), (2.0, 0.02)
 """Eigenvalues of t·Cov where the rotations below and beyond 45° start."""
-SIZES = {2: 300, 3: 300, 4: 300}
-"""Dimension and number of random systems followed near C*; a fifth of them also from afar."""
+BEGIN = 50.0
+"""Time at which they start."""
 CLEAR = 0.02
 """Random systems closer to neutral than this are left out of the count of signs."""
-
-CAPTION = (
-    "$t\\,\\mathrm{Cov}-C^*$, $C^*=\\frac{1}{2}W^{-1}(-A)W^{-\\top}$, moves like $t^{-\\rho}$: "
-    "lines computed from the operator $L$, dots simulated;\n"
-    "top: $W=R(\\varphi)$, $A=-I$; bottom: random systems with $W_s\\succ0$, $A=A^\\top\\prec0$"
-)
-
-
-@dataclass(frozen=True)
-class Distance:
-    """Random systems from starts far from C*/t: ρ and the relative distance of t·Cov from C* at t = 2000."""
-
-    computed: Tensor
-    distance: Tensor
+LIMITS = 0.02
+"""Relative tolerance of limits and slopes: at finite t they are off by terms of relative order 1/t."""
+ROUNDING = 1e-8
+"""Of eigenvalues of L."""
+MARKS = {2: (BLUE, "o"), 3: (VERMILLION, "s"), 4: (GREEN, "^")}
+"""By dimension."""
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """Rotations by ANGLES: decay rates and lim t·tr Cov, (angles,). Random systems by dimension."""
+def compute(p: Parameters, device: torch.device) -> Data:
+    """Decay rates near C*, the trace and the direction of rotations, and where far starts have got to."""
+    W, A = _rotations(p["angles"])
+    W, A = W.to(device), A.to(device)
+    near = decay_rates(W, A, Generator().manual_seed(p["seed"]))
+    return {
+        "rotations": table(angle=p["angles"], **_decay(near)),
+        "paths": _paths(p, W, A),
+        "near": stack(_near_rates(p, d, device) for d in p["dimensions"]),
+        "far": stack(_far_distances(p, d, device) for d in p["dimensions"]),
+    }
 
-    rotations: Decay
-    trace: Tensor
-    near: dict[int, Decay]
-    far: dict[int, Distance]
 
-
-def rotations(degrees: list[float]) -> tuple[Tensor, Tensor]:
+def _rotations(degrees: list[float]) -> tuple[Tensor, Tensor]:
     """W = R(φ) and A = −I, (angles, 2, 2) each."""
     angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
-    rows = [[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]]
-    W = torch.stack([torch.stack(row, 1) for row in rows], 1)
+    entries = [[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]]
+    W = torch.stack([torch.stack(row, 1) for row in entries], 1)
     return W, -torch.eye(2, dtype=torch.float64).expand_as(W)
 
 
-def flat_trace(degrees: Tensor) -> Tensor:
-    """1/(2cos²φ), the trace of the turning profile of rank one."""
-    return 1 / (2 * degrees.deg2rad().cos() ** 2)
+def _decay(found: Decay) -> dict[str, Tensor]:
+    return {"computed": found.computed.cpu(), "measured": found.measured.cpu()}
 
 
-def compute() -> Threshold:
-    """Measure decay rates near C*, the limit of t·tr Cov of rotations, and where far starts have got to."""
-    W, A = rotations(ANGLES)
-    found = Threshold(
-        rotations=decay_rates(W, A, Generator().manual_seed(0)),
-        trace=_limiting_trace(W, A),
-        near={d: decay_rates(*_random(batch, d), Generator().manual_seed(d)) for d, batch in SIZES.items()},
-        far={d: _distances(*_random(batch // 5, d)) for d, batch in SIZES.items()},
-    )
-    _check(found)
-    return found
+def _paths(p: Parameters, W: Tensor, A: Tensor) -> Table:
+    """Covariances of rotated tokens that start near the attracting shape."""
+    shapes = [ROUND if angle < 45 else FLAT for angle in p["angles"]]
+    start = torch.diag_embed(W.new_tensor(shapes)) / BEGIN
+    generator = Generator().manual_seed(p["seed"] + 1)
+    x = with_covariance(families.random_tokens(len(W), 5, 2, 1.0, generator, W.device), start)
+    times = torch.logspace(np.log10(BEGIN), np.log10(p["turns_until"]), p["samples"], dtype=torch.float64)
+    system = AttentionSystem.from_response(W, A)
+    C = covariance(integrate(system, x, times.to(W.device), rtol=1e-9, atol=1e-13).states.cpu())
+    xx, xy, yy = C[..., 0, 0], C[..., 0, 1], C[..., 1, 1]
+    return table(angle=np.array(p["angles"])[:, None], t=times, xx=xx, xy=xy, yy=yy)
 
 
-def _random(batch: int, d: int) -> tuple[Tensor, Tensor]:
+def _random(p: Parameters, d: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """W and A with symmetric spectra in [0.5, 2]; the antisymmetric share of W is uniform up to 0.95."""
-    generator = Generator().manual_seed(d)
+    generator = Generator().manual_seed(p["seed"] + d)
     share = 0.95 * torch.rand(batch, dtype=torch.float64, generator=generator)
     W = families.random_form(batch, d, positive=d, antisymmetric_share=share, generator=generator)
-    return W, families.random_form(batch, d, positive=0, generator=generator)
+    return W.to(device), families.random_form(batch, d, positive=0, generator=generator, device=device)
 
 
-def _distances(W: Tensor, A: Tensor) -> Distance:
+def _near_rates(p: Parameters, d: int, device: torch.device) -> Table:
+    W, A = _random(p, d, p["near"], device)
+    return table(d=d, **_decay(decay_rates(W, A, Generator().manual_seed(p["seed"] + d))))
+
+
+def _far_distances(p: Parameters, d: int, device: torch.device) -> Table:
     """From d + 2 standard Gaussian tokens."""
-    system, d = AttentionSystem.from_response(W, A), W.shape[1]
-    x = families.random_tokens(len(W), d + 2, d, 1.0, Generator().manual_seed(d))
-    times = torch.tensor([0.0, 2000.0], dtype=torch.float64)
-    C = times[1] * covariance(integrate(system, x, times).states[:, 1])
-    return Distance(profile_decay(W, system.value, A), relative_error(C, profile(W, A)))
+    W, A = _random(p, d, p["far"], device)
+    system, generator = AttentionSystem.from_response(W, A), Generator().manual_seed(p["seed"] + d)
+    x = families.random_tokens(len(W), d + 2, d, 1.0, generator, device)
+    end = integrate(system, x, until=p["until"]).states[:, -1]
+    distance = relative_error(p["until"] * covariance(end), profile(W, A))
+    return table(d=d, computed=profile_decay(W, system.value, A).cpu(), distance=distance.cpu())
 
 
-def _limiting_trace(W: Tensor, A: Tensor) -> Tensor:
-    """The inverse slope of 1/tr Cov from t = 1000 to 2000, of tokens that start near the attracting shape."""
-    shapes = [ROUND if angle < 45 else FLAT for angle in ANGLES]
-    start = torch.diag_embed(torch.tensor(shapes, dtype=torch.float64)) / 50
-    x = with_covariance(families.random_tokens(len(W), 5, 2, 1.0, Generator().manual_seed(1)), start)
-    times = torch.tensor([50.0, 1000.0, 2000.0], dtype=torch.float64)
-    states = integrate(AttentionSystem.from_response(W, A), x, times, rtol=1e-9, atol=1e-13).states
-    inverse = 1 / covariance(states).diagonal(dim1=-2, dim2=-1).sum(-1)
-    return (times[2] - times[1]) / (inverse[:, 2] - inverse[:, 1])
+def flat_trace(degrees: np.ndarray) -> np.ndarray:
+    """1/(2cos²φ), the trace of the turning profile of rank one."""
+    return 1 / (2 * np.cos(np.deg2rad(degrees)) ** 2)
 
 
-def _check(found: Threshold) -> None:
-    """ArithmeticError if the data contradict T9b or T9c: no picture of a statement that its data refute."""
-    for name, decay in {"rotations": found.rotations, **found.near}.items():
-        if (decay.measured.sign() != decay.computed.sign())[_clear(decay)].any():
-            raise ArithmeticError(f"{name}: a deviation does not move to the side that T9b computes")
-    degrees = torch.tensor(ANGLES, dtype=torch.float64)
-    expected = torch.where(degrees < 45, 1.0, flat_trace(degrees))
-    if ((found.trace / expected - 1).abs() > 0.02).any():
-        raise ArithmeticError("rotations: a limit of t·tr Cov is not the one of T9c")
+def traces(data: Data, p: Parameters) -> np.ndarray:
+    """Lim t·tr Cov for each angle: the inverse slope of 1/tr Cov over the last doubling of the time or so."""
+    t, C = _covariances(data, p)
+    first = np.searchsorted(t, t[-1] / 2)
+    inverse = 1 / (C[0] + C[2])
+    return (t[-1] - t[first]) / (inverse[:, -1] - inverse[:, first])
 
 
-def _clear(decay: Decay) -> Tensor:
-    return decay.computed.abs() > CLEAR
+def directions(data: Data, p: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Times, and the angle of the longer axis of Cov for each W, in radians without jumps."""
+    t, (xx, xy, yy) = _covariances(data, p)
+    return t, np.unwrap(np.arctan2(2 * xy, xx - yy)) / 2
 
 
-def draw(found: Threshold) -> Figure:
-    """Top, rotations: decay rate and trace. Bottom, random systems: near C* and from afar."""
-    figure = Figure(figsize=(7.4, 6.8), layout="constrained")
-    figure.suptitle(CAPTION, fontsize=8)
-    (rate, trace), (near, far) = figure.subplots(2, 2)
-    _rates(rate, found.rotations)
-    _traces(trace, found.trace)
-    _near(near, found.near)
-    _far(far, found.far)
-    return figure
+def _covariances(data: Data, p: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Times, and the entries xx, xy, yy of Cov, (3, angles, times)."""
+    part = data["paths"]
+    entries = np.stack([part["xx"], part["xy"], part["yy"]]).reshape(3, len(p["angles"]), -1)
+    return part["t"][: entries.shape[2]], entries
 
 
-def _angle_axis(axes: Axes, title: str, label: str) -> Tensor:
+def check(data: Data, p: Parameters) -> None:
+    """T9b: deviations from C* move to the computed side. T9c: rates, traces and turns of rotations."""
+    angles = np.array(p["angles"])
+    for kind in ("rotations", "near"):
+        if not _agree(data[kind]).all():
+            raise ContradictionError(f"{kind}: a deviation does not move to the side that T9b computes")
+    if (np.abs(data["rotations"]["computed"] - np.cos(np.deg2rad(2 * angles))) > ROUNDING).any():
+        raise ContradictionError("rotations: the rate computed from L is not the cos 2φ of T9c")
+    expected = np.where(angles < 45, 1.0, flat_trace(angles))
+    if not (np.abs(traces(data, p) / expected - 1) < LIMITS).all():
+        raise ContradictionError("rotations: a limit of t·tr Cov is not the one of T9c")
+    flat = angles > 45
+    if not (np.abs(turning(data, p)[flat] / (-np.tan(np.deg2rad(angles[flat])) / 2) - 1) < LIMITS).all():
+        raise ContradictionError("rotations: a flat profile does not turn as T9c says")
+
+
+def turning(data: Data, p: Parameters) -> np.ndarray:
+    """Slope of the direction over log t, over its last decade, for each angle."""
+    t, turned = directions(data, p)
+    late = t >= t[-1] / 10
+    return np.array([np.polyfit(np.log(t[late]), path[late], 1)[0] for path in turned])
+
+
+def _agree(decay: Table) -> np.ndarray:
+    """Whether computed and measured signs agree, of the systems that are clear of neutral."""
+    clear = np.abs(decay["computed"]) > CLEAR
+    return (np.sign(decay["computed"]) == np.sign(decay["measured"]))[clear]
+
+
+def draw(data: Data, p: Parameters) -> Page:
+    """Top, rotations: decay rate, trace and direction. Bottom, random systems: near C* and from afar."""
+    page = Page(figsize=(TEXT, 4.8))
+    top, bottom = page.subfigures(2, 1, squeeze=False)[:, 0]
+    rate, trace, turn = top.subplots(1, 3)
+    near, far = bottom.subplots(1, 2)
+    _rates(rate, data["rotations"])
+    _traces(trace, np.array(p["angles"]), traces(data, p))
+    _turns(turn, data, p)
+    _near(near, data["near"], p)
+    _far(far, data["far"], p)
+    return page
+
+
+def _angle_axis(axes: Axes, title: str, label: str) -> np.ndarray:
     """Angles from 0° to 84° for the computed curve, on prepared axes with the threshold marked."""
-    axes.axvline(45, color="0.6", linewidth=0.8, linestyle=":")
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel("angle $\\varphi$ in degrees")
-    axes.set_ylabel(label)
-    axes.set(xlim=(0, 85), xticks=range(0, 90, 15))
-    return torch.linspace(0, 84, 337, dtype=torch.float64)
+    axes.axvline(45, color=GREY, linewidth=0.8, linestyle=":")
+    axes.set_title(title)
+    axes.set(xlabel=r"angle $\varphi$ of $W$ in degrees", ylabel=label, xlim=(0, 85), xticks=range(0, 90, 15))
+    return np.linspace(0, 84, 337)
 
 
-def _rates(axes: Axes, decay: Decay) -> None:
-    degrees = _angle_axis(axes, "decay rate: $\\rho=\\cos2\\varphi$", "$\\rho$")
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.plot(degrees, (2 * degrees).deg2rad().cos())
-    axes.plot(ANGLES, decay.measured, marker="o", markersize=4, linestyle="none", color="C1")
-    axes.text(4, -0.9, "$C^*$ attracts", fontsize=9)
-    axes.text(81, 0.85, "$C^*$ repels", fontsize=9, ha="right")
+def _rates(axes: Axes, decay: Table) -> None:
+    degrees = _angle_axis(axes, r"decay rate: $\rho=\cos2\varphi$", r"$\rho$")
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.plot(degrees, np.cos(np.deg2rad(2 * degrees)), **THEORY)
+    axes.plot(decay["angle"], decay["measured"], marker="o", linestyle="none", color=BLUE)
+    axes.text(4, -0.9, "$C^*$ attracts")
+    axes.text(81, 0.85, "$C^*$ repels", ha="right")
 
 
-def _traces(axes: Axes, trace: Tensor) -> None:
-    degrees = _angle_axis(
-        axes, "the profile's trace: 1, then $1/(2\\cos^2\\varphi)$", "$\\lim\\; t\\,\\mathrm{tr\\,Cov}$"
-    )
+def _traces(axes: Axes, angles: np.ndarray, found: np.ndarray) -> None:
+    title, label = r"trace: $1$, then $1/(2\cos^2\varphi)$", r"$\lim\; t\,\mathrm{tr\,Cov}$"
+    degrees = _angle_axis(axes, title, label)
     below, flat = degrees < 45, flat_trace(degrees)
-    axes.plot(degrees, torch.where(below, 1.0, flat))
-    axes.plot(degrees, torch.where(below, flat, 1.0), color="C0", linestyle="--", linewidth=1)
-    axes.plot(ANGLES, trace, marker="o", markersize=4, linestyle="none", color="C1")
+    axes.plot(degrees, np.where(below, 1.0, flat), **THEORY)
+    axes.plot(degrees, np.where(below, flat, 1.0), **{**THEORY, "linestyle": ":"})
+    axes.plot(angles, found, marker="o", linestyle="none", color=BLUE)
     axes.set(yscale="log", ylim=(0.3, 40), yticks=[0.5, 1, 2, 5, 10, 20])
     axes.set_yticklabels(["0.5", "1", "2", "5", "10", "20"])
     axes.minorticks_off()
-    axes.text(4, 1.15, "round", fontsize=9)
-    axes.text(4, 0.36, "flat (dashed: repels)", fontsize=9)
-    axes.text(81, 1.15, "round", fontsize=9, ha="right")
-    axes.text(61, 4.2, "flat, turning", fontsize=9, ha="right")
+    axes.text(4, 1.15, "round")
+    axes.text(4, 0.36, "flat (dotted: repels)")
+    axes.text(81, 1.15, "round", ha="right")
+    axes.text(61, 4.2, "flat, turning", ha="right")
 
 
-def _near(axes: Axes, near: dict[int, Decay]) -> None:
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.axline((0, 0), slope=1, linewidth=1)
-    for d, decay in near.items():
-        _dots(axes, d, decay.computed, decay.measured)
-    clear = sum(int(_clear(decay).sum()) for decay in near.values())
-    agree = sum(
-        int((decay.measured.sign() == decay.computed.sign())[_clear(decay)].sum()) for decay in near.values()
-    )
-    _rate_axis(
-        axes, f"near $C^*$: sign agrees in {agree} of {clear} ($|\\rho|>{CLEAR}$)", "simulated $\\rho$"
-    )
-    axes.legend(fontsize=8, loc="upper left")
+def _turns(axes: Axes, data: Data, p: Parameters) -> None:
+    t, turned = directions(data, p)
+    for angle in p["turning"]:
+        path = np.rad2deg(turned[p["angles"].index(angle)])
+        line = -np.rad2deg(np.tan(np.deg2rad(angle)) / 2) * np.log(t / t[-1])
+        axes.plot(t, path - path[-1], color=BLUE)
+        axes.plot(t, line, **THEORY)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axes.text(130, np.interp(130, t, line), f"{angle:g}°", ha="center", va="center", bbox=white)
+    axes.set_title(r"turn: $-\frac{1}{2}\tan\varphi\,\log t$")
+    axes.set(xlabel="$t$", ylabel="long axis of Cov, degrees", xscale="log", xlim=(t[0], t[-1]))
 
 
-def _far(axes: Axes, far: dict[int, Distance]) -> None:
-    for d, found in far.items():
-        _dots(axes, d, found.computed, found.distance)
+def _near(axes: Axes, decay: Table, p: Parameters) -> None:
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axline((0, 0), slope=1, **THEORY, zorder=1)
+    _dots(axes, decay, "measured", p)
+    agree = _agree(decay)
+    title = rf"near $C^*$: sign agrees in {agree.sum()} of {len(agree)} ($|\rho|>{CLEAR}$)"
+    _rate_axis(axes, title, r"simulated $\rho$")
+    axes.legend(loc="upper left", markerscale=2)
+
+
+def _far(axes: Axes, found: Table, p: Parameters) -> None:
+    _dots(axes, found, "distance", p)
     axes.set_yscale("log")
-    _rate_axis(axes, "from afar: Gaussian tokens at $t=2000$", "$|t\\,\\mathrm{Cov}-C^*|\\;/\\;|C^*|$")
+    title = f"from afar: Gaussian tokens at $t={p['until']:g}$"
+    _rate_axis(axes, title, r"$\|t\,\mathrm{Cov}-C^*\|\;/\;\|C^*\|$")
 
 
-def _dots(axes: Axes, d: int, across: Tensor, up: Tensor) -> None:
-    axes.plot(across, up, marker="o", markersize=2, linestyle="none", color=f"C{d - 1}", label=f"$d={d}$")
+def _dots(axes: Axes, found: Table, column: str, p: Parameters) -> None:
+    for d in p["dimensions"]:
+        part, (color, marker) = rows(found, found["d"] == d), MARKS[d]
+        style = {"marker": marker, "markersize": 2, "linestyle": "none", "color": color}
+        axes.plot(part["computed"], part[column], label=f"$d={d}$", **style)
 
 
 def _rate_axis(axes: Axes, title: str, label: str) -> None:
-    axes.axvline(0, color="0.6", linewidth=0.8, linestyle=":")
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel("computed $\\rho$")
-    axes.set_ylabel(label)
+    axes.axvline(0, color=BLACK, linewidth=0.8, linestyle=":")
+    axes.set_title(title)
+    axes.set(xlabel=r"computed $\rho$", ylabel=label, xlim=(-1.05, 1.05), xticks=[-1, -0.5, 0, 0.5, 1])
 
 
-def main(path: str) -> None:
-    """Write the figure; the format follows the suffix."""
-    temporary = Path(path).with_stem(f".{Path(path).stem}")
-    draw(compute()).savefig(temporary, dpi=150)
-    temporary.replace(path)
+def caption(data: Data, p: Parameters) -> str:
+    """LaTeX."""
+    agree, dimensions = _agree(data["near"]), ", ".join(map(str, p["dimensions"]))
+    return (
+        r"T9b: close to $C^*/t$ the difference $t\,\mathrm{Cov}-C^*$, $C^*=\frac12W^{-1}(-A)W^{-\top}$, "
+        r"moves like $t^{-\rho}$, $\rho=\min\mathrm{Re}\,\lambda(L)$. Dots and coloured lines are simulated, "
+        r"black lines computed. Top: rotations $W=R(\varphi)$, $A=-I$, $d=2$ (T9c): the rate; the limit of "
+        r"$t\,\mathrm{tr\,Cov}$, round below $45^\circ$ and flat beyond; the direction of the longer axis of "
+        r"$\mathrm{Cov}$ for some $\varphi$, which turns for ever. "
+        rf"Bottom: random systems with $W_s\succ0$, $A=A^\top\prec0$, $d\in\{{{dimensions}\}}$, "
+        rf"seed {p['seed']}. Left: {p['near']} for each $d$, from starts near $C^*/t$; the sign agrees in "
+        rf"{agree.sum()} of the {len(agree)} with $|\rho|>{CLEAR}$. Right: {p['far']} for each $d$ from "
+        rf"$d+2$ Gaussian tokens, and how far $t\,\mathrm{{Cov}}$ is from $C^*$ at $t={p['until']:g}$."
+    )
 
 
-if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) == 2 else "")
-    if target.suffix not in (".png", ".pdf", ".svg") or not target.parent.is_dir():
-        name = "python -m paper_figures.fig_collapse_threshold"
-        print(f"usage: {name} OUT.png (or .pdf, .svg; in an existing folder)")
-        sys.exit(2)
-    main(str(target))
+FIGURE = Figure(
+    name="collapse_threshold",
+    title="Where the profile of the collapse loses its stability",
+    statements=("T9b", "T9c"),
+    parameters={
+        "angles": [5.0 * k for k in range(1, 9)] + [44.0, 46.0] + [5.0 * k for k in range(10, 17)],
+        "turning": [50.0, 65.0, 75.0, 80.0],
+        "turns_until": 1e5,
+        "until": 2000.0,
+        "samples": 121,
+        "dimensions": [2, 3, 4],
+        "near": 300,
+        "far": 60,
+        "seed": 0,
+    },
+    quick={"near": 40, "far": 12},
+    compute=compute,
+    check=check,
+    draw=draw,
+    caption=caption,
+)

@@ -1,106 +1,112 @@
-"""T10: the signs of A and W_s give four regimes of the same four tokens.
+"""T10: the signs of A and W_s give four regimes of the same four tokens."""
 
-Run `python -m paper_figures.fig_quadrants OUT.png` (or .pdf, .svg).
-"""
-
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-
+import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Page
 from torch import Tensor
 
 from numerics import AttentionSystem, integrate
+from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table, rows, stack, table
+from paper_figures.style import BLACK, TEXT
 
-TOKENS = [[0.9, 0.3], [0.4, 0.8], [-0.2, 0.5], [0.7, -0.4]]
-QUADRANTS = {(1, 1): 1.6, (-1, 1): 12.0, (-1, -1): 1.6, (1, -1): 3.0}
-"""(sign of A, sign of W_s) and how long to follow the tokens, in units of the weights' rates."""
-
-CAPTION = (
-    "Four tokens from start (open) to end (filled), "
-    "$|A| = \\mathrm{diag}(1, 2)$, $|W| = \\mathrm{diag}(1, 1.2)$;\n"
-    "arrows: the flow $\\dot x = Vx$ of equal tokens; distances are those of the metric $|A|$"
-)
-CONSENSUS = {1: "consensus unstable", -1: "consensus stable"}
+SIGNS = {"++": (1, 1), "-+": (-1, 1), "--": (-1, -1), "+-": (1, -1)}
+"""Of A and of W_s, in the order of the panels."""
+SYMBOL = {1: r"\succ 0", -1: r"\prec 0"}
 DISTANCES = {1: "distances grow", -1: "distances shrink"}
+CONSENSUS = {1: "consensus unstable", -1: "consensus stable"}
+ROUNDING = 1e-7
+"""Of a form, relative to its largest value: the integrator's tolerance is 1e-8."""
 
 
-@dataclass(frozen=True)
-class Quadrant:
-    """Trajectories (times, n, 2) for one pair of signs, and V (2, 2): equal tokens follow ẋ = Vx."""
-
-    signs: tuple[int, int]
-    states: Tensor
-    value: Tensor
-
-
-def compute() -> list[Quadrant]:
+def compute(p: Parameters, device: torch.device) -> Data:
     """Integrate the same tokens under the four sign patterns of diagonal A and W."""
-    return [_quadrant(signs, horizon) for signs, horizon in QUADRANTS.items()]
+    return {"paths": stack(_paths(p, signs, device) for signs in SIGNS)}
 
 
-def _quadrant(signs: tuple[int, int], horizon: float) -> Quadrant:
-    response = signs[0] * torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64))[None]
-    score = signs[1] * torch.diag(torch.tensor([1.0, 1.2], dtype=torch.float64))[None]
-    system = AttentionSystem.from_response(score, response)
-    times = torch.linspace(0, horizon, 200, dtype=torch.float64)
-    solution = integrate(system, torch.tensor([TOKENS], dtype=torch.float64), times)
-    _check(signs, solution.states[0], response[0])
-    return Quadrant(signs, solution.states[0], system.value[0])
+def _paths(p: Parameters, signs: str, device: torch.device) -> Table:
+    a, w = SIGNS[signs]
+    score, response = w * _diagonal(p["score"]), a * _diagonal(p["response"])
+    times = torch.linspace(0, p["until"][signs], p["samples"], dtype=torch.float64)
+    x = torch.tensor([p["tokens"]], dtype=torch.float64)
+    system = AttentionSystem.from_response(score, response).to(device)
+    states = integrate(system, x.to(device), times.to(device)).states[0].cpu()
+    token = np.arange(states.shape[1])
+    return table(signs=signs, t=times[:, None], token=token, x1=states[..., 0], x2=states[..., 1])
 
 
-def _check(signs: tuple[int, int], states: Tensor, response: Tensor) -> None:
-    """ArithmeticError if the data contradict T1: no picture of a statement that its data refute."""
-    i, j = torch.triu_indices(len(TOKENS), len(TOKENS), 1)
-    gaps = states[:, i] - states[:, j]
-    forms = ((gaps @ response) * gaps).sum(-1)
-    if (forms.diff(dim=0) < -1e-7 * forms.abs().amax()).any():
-        raise ArithmeticError(f"signs {signs}: the pairwise A-form decreased, which T1 excludes")
+def _diagonal(values: list[float]) -> Tensor:
+    return torch.diag(torch.tensor(values, dtype=torch.float64))[None]
 
 
-def draw(quadrants: list[Quadrant]) -> Figure:
+def check(data: Data, p: Parameters) -> None:
+    """The A-form of every pair never decreases (T1, for any sign of A)."""
+    for signs, (a, _) in SIGNS.items():
+        x = _states(data, p, signs)
+        i, j = np.triu_indices(x.shape[1], 1)
+        forms = a * ((x[:, i] - x[:, j]) ** 2 @ np.array(p["response"]))
+        if (np.diff(forms, axis=0) < -ROUNDING * np.abs(forms).max()).any():
+            raise ContradictionError(f"signs {signs}: the A-form of a pair decreases, which T1 excludes")
+
+
+def _states(data: Data, p: Parameters, signs: str) -> np.ndarray:
+    """Tokens (times, n, 2)."""
+    paths = rows(data["paths"], data["paths"]["signs"] == signs)
+    return np.stack([paths["x1"], paths["x2"]], -1).reshape(p["samples"], -1, 2)
+
+
+def draw(data: Data, p: Parameters) -> Page:
     """Two by two panels: tokens from start (open) to end (filled) over the field of the consensus."""
-    figure = Figure(figsize=(7.0, 7.0), layout="constrained")
-    figure.suptitle(CAPTION, fontsize=8)
-    for axes, quadrant in zip(figure.subplots(2, 2).ravel(), quadrants, strict=True):
-        _panel(axes, quadrant)
-    return figure
+    page = Page(figsize=(TEXT, TEXT))
+    for axes, signs in zip(page.subplots(2, 2).flat, SIGNS, strict=True):
+        _panel(axes, _states(data, p, signs), signs, p)
+    return page
 
 
-def _panel(axes: Axes, quadrant: Quadrant) -> None:
-    reach = 1.15 * max(1.0, quadrant.states.abs().max().item())
-    grid = torch.linspace(-reach, reach, 13, dtype=torch.float64)
-    points = torch.cartesian_prod(grid, grid)
-    field = points @ quadrant.value.mT
-    axes.quiver(*points.T, *field.T, color="0.8", angles="xy")
-    for token in range(len(TOKENS)):
-        path = quadrant.states[:, token]
-        (line,) = axes.plot(*path.T, linewidth=1.5)
-        axes.plot(*path[0], marker="o", markerfacecolor="white", color=line.get_color())
-        axes.plot(*path[-1], marker="o", color=line.get_color())
-    axes.plot(0, 0, marker="+", color="black")
-    sign = {1: r"\succ 0", -1: r"\prec 0"}
-    a, w = quadrant.signs
-    until = f"t = {QUADRANTS[quadrant.signs]:g}"
-    title = f"$A {sign[a]}$, $W_s {sign[w]}$, to ${until}$: {DISTANCES[a]},\n{CONSENSUS[a * w]}"
-    axes.set_title(title, fontsize=9)
-    axes.set_xlabel("$x^{(1)}$")
-    axes.set_ylabel("$x^{(2)}$")
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+def _panel(axes: Axes, x: np.ndarray, signs: str, p: Parameters) -> None:
+    a, w = SIGNS[signs]
+    reach = 1.15 * max(1.0, np.abs(x).max())
+    grid = np.linspace(-reach, reach, 13)
+    across, up = np.meshgrid(grid, grid)
+    V = a * w * np.array(p["score"]) / np.array(p["response"])
+    axes.quiver(across, up, V[0] * across, V[1] * up, color="0.82", angles="xy")
+    for token in range(x.shape[1]):
+        (line,) = axes.plot(*x[:, token].T)
+        axes.plot(*x[0, token], marker="o", markerfacecolor="white", color=line.get_color())
+        axes.plot(*x[-1, token], marker="o", color=line.get_color())
+    axes.plot(0, 0, marker="+", markersize=7, color=BLACK)
+    title = f"$A {SYMBOL[a]}$, $W_s {SYMBOL[w]}$, to $t = {p['until'][signs]:g}$"
+    axes.set_title(f"{title}\n{DISTANCES[a]}, {CONSENSUS[a * w]}")
+    axes.set(
+        xlabel="$x^{(1)}$", ylabel="$x^{(2)}$", aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach)
+    )
 
 
-def main(path: str) -> None:
-    """Write the figure; the format follows the suffix."""
-    temporary = Path(path).with_stem(f".{Path(path).stem}")
-    draw(compute()).savefig(temporary, dpi=150)
-    temporary.replace(path)
+def caption(data: Data, p: Parameters) -> str:
+    """LaTeX."""
+    response, score = (", ".join(f"{value:g}" for value in p[name]) for name in ("response", "score"))
+    return (
+        f"The same {len(p['tokens'])} tokens from start (open) to end (filled) under the four signs of $A$ "
+        rf"and $W_s$; $|A| = \mathrm{{diag}}({response})$, $|W| = \mathrm{{diag}}({score})$. Arrows: the "
+        r"flow $\dot x = Vx$ of equal tokens. Distances are those of the metric $|A|$ (T10). "
+        "Cross: the origin."
+    )
 
 
-if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) == 2 else "")
-    if target.suffix not in (".png", ".pdf", ".svg") or not target.parent.is_dir():
-        print("usage: python -m paper_figures.fig_quadrants OUT.png (or .pdf, .svg; in an existing folder)")
-        sys.exit(2)
-    main(str(target))
+FIGURE = Figure(
+    name="quadrants",
+    title="Four regimes of the same tokens, by the signs of A and W_s",
+    statements=("T10", "T1"),
+    parameters={
+        "tokens": [[0.9, 0.3], [0.4, 0.8], [-0.2, 0.5], [0.7, -0.4]],
+        "score": [1.0, 1.2],
+        "response": [1.0, 2.0],
+        "until": {"++": 1.6, "-+": 12.0, "--": 1.6, "+-": 3.0},
+        "samples": 200,
+    },
+    quick={"samples": 40},
+    compute=compute,
+    check=check,
+    draw=draw,
+    caption=caption,
+)

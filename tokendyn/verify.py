@@ -53,7 +53,7 @@ def verify(
         raise InputError("samples", got=str(samples), expected="at least 1", fix="leave it out for 10000")
     if jobs < 1:
         raise InputError("jobs", got=str(jobs), expected="at least 1", fix="leave it out")
-    _require_device(device)
+    require_device(device)
     rows()  # statements and rows must match before anything is checked
     tasks = [(theorem.id, samples, seed, device) for theorem in theorems]
     results = list(_checked(tasks, jobs, progress))
@@ -89,7 +89,8 @@ def _check(task: tuple, progress: Progress = lambda message: None) -> dict:
     return check_statement(statement(identifier), rows()[identifier], samples, seed, device, progress)
 
 
-def _require_device(device: str) -> None:
+def require_device(device: str) -> None:
+    """InputError unless this PyTorch can use the device."""
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
