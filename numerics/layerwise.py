@@ -1,4 +1,4 @@
-"""Layers one after the other, and what theory.md §6 measures after each: metrics, random stacks, full blocks.
+"""Layers one after the other, as in T16 and T16a, and what is measured after each: metrics, stacks, blocks.
 
 Metrics are pure functions of tokens (..., n, d) with n ≥ 2, one number per leading index.
 """
@@ -24,6 +24,13 @@ Measured = Float[Tensor, "*leading"]
 
 SCENARIOS = {"pd": 1.0, "hd": 0.5, "nd": 0.0}
 """The share of the eigenvalues of A_s that are positive; W_s ≻ 0 in all three."""
+
+
+def positive_eigenvalues(scenario: str, d: int) -> int:
+    """How many eigenvalues of A_s are positive: d (pd), ⌊d/2⌋ (hd) or 0 (nd). InputError for other names."""
+    check_choice("scenario", scenario, SCENARIOS)
+    return math.floor(SCENARIOS[scenario] * d)
+
 
 # Metrics
 
@@ -102,11 +109,10 @@ def random_stacks(
     same eigenvalues and eigenvectors of A_s in every scenario.
     Raises InputError for an unknown scenario and as ``random_form`` does.
     """
-    check_choice("scenario", scenario, SCENARIOS)
     A = random_form(
         batch,
         d,
-        positive=round(SCENARIOS[scenario] * d),
+        positive=positive_eigenvalues(scenario, d),
         spectrum=response,
         antisymmetric_share=response_share,
         generator=generator,
@@ -155,8 +161,8 @@ def normalised(x: Sequences) -> Sequences:
 def block(attention: AttentionSystem, perceptron: Perceptron, x: Tokens) -> Tokens:
     """A pre-layer-norm Transformer block: x + attention(LN x), then y + perceptron(LN y).
 
-    Xiong et al., On layer normalization in the Transformer architecture, ICML 2020. No statement of
-    theory.md is about it.
+    Xiong et al., On layer normalization in the Transformer architecture, ICML 2020. No statement is
+    about it.
     """
     y = x + attention.velocity(normalised(x))
     return y + perceptron(normalised(y))

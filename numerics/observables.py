@@ -1,4 +1,4 @@
-"""What theory.md speaks about, measured on tokens x (batch, n, d): pure functions of a system and its tokens.
+"""What the statements speak about, measured on tokens x (batch, n, d): pure functions of systems and tokens.
 
 Rates are exact derivatives along given velocities, not differences, and assume no symmetry of any matrix.
 """
@@ -33,7 +33,7 @@ def symmetric_part(M: Forms) -> Forms:
 
 
 def antisymmetric_share(M: Forms) -> Rows:
-    """‖M_a‖_F / ‖M‖_F, between 0 (symmetric) and 1 (antisymmetric); NaN for M = 0. (Theory, §7.)"""
+    """‖M_a‖_F / ‖M‖_F, between 0 (symmetric) and 1 (antisymmetric); NaN for M = 0."""
     return torch.linalg.matrix_norm(M - M.mT) / (2 * torch.linalg.matrix_norm(M))
 
 

@@ -25,8 +25,11 @@ from paper_figures.figure import Data, Figure, Parameters, Table
 from paper_figures.style import STYLE
 
 PACKAGES = ("theory", "numerics", "tokendyn", "paper_figures")
-LIBRARIES = ("matplotlib", "numba", "numpy", "sympy", "torch")
+LIBRARIES = ("matplotlib", "numba", "numpy", "pillow", "sympy", "torch")
 ENTRY = "entry.json"
+SEAL = "sha256 of the rest"
+KEPT = 4
+"""Entries of one figure: the full and the quick one, and where one comes from."""
 
 
 def versions() -> dict[str, str]:
@@ -36,9 +39,14 @@ def versions() -> dict[str, str]:
 
 def key(figure: Figure, parameters: Parameters, device: str) -> str:
     """The SHA-256 of all that the data and the drawing depend on."""
-    sources = {name: checksum(path) for name, path in sorted(imported(figure.compute.__module__).items())}
-    parts = [figure.name, dict(parameters), device, versions(), sources, checksum(STYLE)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    modules = imported(figure.compute.__module__) | imported("paper_figures.regenerate")
+    sources = {name: checksum(path) for name, path in sorted(modules.items())}
+    return digest([figure.name, dict(parameters), device, versions(), sources, checksum(STYLE)])
+
+
+def digest(content: object) -> str:
+    """The SHA-256 of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def checksum(path: Path) -> str:
@@ -95,11 +103,11 @@ def load(name: str, key: str) -> Data | None:
     """The stored data of a figure, or None if there are none or a byte of them has changed."""
     folder = _folder(name, key)
     try:
-        entry = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        entry = read_sealed(folder / ENTRY)
         if any(checksum(folder / f"{part}.csv") != about["sha256"] for part, about in entry.items()):
             return None
         return {part: read_table(folder / f"{part}.csv", about["columns"]) for part, about in entry.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return None
 
 
@@ -115,10 +123,33 @@ def store(name: str, key: str, data: Data) -> None:
             write_table(finished / f"{part}.csv", columns)
             kinds = {column: values.dtype.kind for column, values in columns.items()}
             entry[part] = {"columns": kinds, "sha256": checksum(finished / f"{part}.csv")}
-        (finished / ENTRY).write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+        write_sealed(finished / ENTRY, entry)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(finished, folder)
+    _forget(folder)
+
+
+def _forget(newest: Path) -> None:
+    """Remove the oldest entries of the same figure, all but KEPT."""
+    name = newest.name.rpartition("-")[0]
+    entries = sorted(newest.parent.glob(f"{name}-*"), key=lambda folder: folder.stat().st_mtime)
+    for folder in entries[:-KEPT]:
+        shutil.rmtree(folder)
+
+
+def write_sealed(path: Path, content: dict) -> None:
+    """JSON with a checksum of itself."""
+    sealed = {**content, SEAL: digest(content)}
+    path.write_text(json.dumps(sealed, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_sealed(path: Path) -> dict:
+    """What `write_sealed` wrote. ValueError or OSError if it is not whole."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop(SEAL, None) != digest(content):
+        raise ValueError("not what was written")
+    return content
 
 
 def _folder(name: str, key: str) -> Path:

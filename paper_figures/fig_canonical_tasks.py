@@ -6,111 +6,35 @@ training run), position (a whole number; that of the key the answer depends on),
 All files together are one set of runs: every run (task, frequency, seed) has all positions of its task, once.
 """
 
-import csv
-from collections.abc import Callable, Iterator
-from math import isfinite
-from pathlib import Path
-
 import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Page
 
-from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table, rows, table
+from paper_figures.figure import Data, Figure, Parameters, Table, rows
+from paper_figures.stored import INTEGER, Column, number, one_of, read
 from paper_figures.style import TEXT
-from theory.errors import InputError
 
 TASKS = ("index", "retrieval", "partial induction")
 MARKERS = "osD^vP*X"
-RUN = ("task", "frequency", "seed")
-
-
-def _task(text: str) -> str:
-    if text not in TASKS:
-        raise ValueError(text)
-    return text
-
-
-def _frequency(text: str) -> float:
-    value = float(text)
-    if not (isfinite(value) and value >= 0):
-        raise ValueError(text)
-    return value
-
-
-COLUMNS: dict[str, tuple[Callable, str]] = {
-    "task": (_task, "one of " + ", ".join(TASKS)),
-    "frequency": (_frequency, "a number ≥ 0, radians per position"),
-    "seed": (int, "a whole number"),
-    "position": (int, "a whole number"),
-    "accuracy": (float, "a number from 0 to 1"),
+COLUMNS: dict[str, Column] = {
+    "task": one_of(TASKS),
+    "frequency": number("a number ≥ 0, radians per position", least=0),
+    "seed": INTEGER,
+    "position": INTEGER,
+    "accuracy": number("a number from 0 to 1", least=0, most=1),
 }
-"""How each column is read, and what it holds."""
 
 
 def compute(p: Parameters, device: torch.device) -> Data:
-    """All lines of all files. InputError if one cannot be read."""
-    lines = [line for path in p["results"] for line in _lines(Path(path))]
-    return {"accuracy": table(**dict(zip(COLUMNS, zip(*lines, strict=True), strict=True)))}
-
-
-def _lines(path: Path) -> Iterator[tuple]:
-    try:
-        header, *lines = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
-    except ValueError as error:
-        expected = "CSV in UTF-8: a header, then one line per accuracy"
-        raise InputError(
-            str(path), got=str(error), expected=expected, fix="write it anew, or remove it"
-        ) from error
-    if sorted(header) != sorted(COLUMNS) or not lines:
-        raise InputError(
-            f"{path}, header",
-            got=", ".join(header) if lines else "no line below it",
-            expected="the columns " + ", ".join(COLUMNS) + ", and lines below",
-            fix="rename or drop columns, or remove the file",
-        )
-    for number, fields in enumerate(lines, 2):
-        yield _line(f"{path}, line {number}", header, fields)
-
-
-def _line(where: str, header: list[str], fields: list[str]) -> tuple:
-    if len(fields) != len(header):
-        fix = "complete the line"
-        raise InputError(where, got=f"{len(fields)} fields", expected=f"{len(header)} fields", fix=fix)
-    found = dict(zip(header, fields, strict=True))
-    for column, (read, expected) in COLUMNS.items():
-        try:
-            found[column] = read(found[column])
-        except ValueError as error:
-            raise InputError(
-                f"{where}, column {column}",
-                got=repr(found[column]),
-                expected=expected,
-                fix="correct the entry",
-            ) from error
-    return tuple(found[column] for column in COLUMNS)
+    """All files; InputError for a run that is malformed or incomplete."""
+    run = ("frequency", "seed")
+    return {"accuracy": read(p["results"], COLUMNS, group=("task",), run=run, point=("position",))}
 
 
 def check(data: Data, p: Parameters) -> None:
-    """Accuracies lie in [0, 1], and every run has each position of its task once."""
-    for (task, frequency, seed), run in _runs(data["accuracy"]):
-        name = f"{task}, frequency {frequency:g}, seed {seed}"
-        beyond = ~((run["accuracy"] >= 0) & (run["accuracy"] <= 1))
-        if beyond.any():
-            position, accuracy = (run[column][beyond][0] for column in ("position", "accuracy"))
-            raise ContradictionError(f"{name}, position {position}: accuracy {accuracy:g} is not from 0 to 1")
-        of_task = np.unique(data["accuracy"]["position"][data["accuracy"]["task"] == task])
-        if missing := sorted(set(of_task.tolist()) - set(run["position"].tolist())):
-            raise ContradictionError(f"{name}: position {missing[0]} is missing")
-        if len(run["position"]) > len(of_task):
-            raise ContradictionError(f"{name}: a position is there twice")
-
-
-def _runs(lines: Table) -> Iterator[tuple[tuple, Table]]:
-    for run in sorted(set(zip(*(lines[column].tolist() for column in RUN), strict=True))):
-        same = [lines[column] == value for column, value in zip(RUN, run, strict=True)]
-        yield run, rows(lines, np.logical_and.reduce(same))
+    """No statement predicts these numbers."""
 
 
 def draw(data: Data, p: Parameters) -> Page:

@@ -12,7 +12,9 @@ from torch import Generator, Tensor
 
 from numerics import AttentionSystem, Event, Observable, Quantity, Rotary, families, integrate, observables
 from numerics.encodings import rotary_turns
+from numerics.profile import profile
 from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table, rows, stack, table
+from paper_figures.simulate import simulate
 from paper_figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, TEXT, THEORY, VERMILLION
 
 ENCODINGS: dict[str, tuple[str, str, LineStyleType]] = {
@@ -90,9 +92,9 @@ def _paths(p: Parameters, generator: Generator, device: torch.device) -> Data:
     paths = []
     for encoding, switch in switches.items():
         score = W + one if encoding == "diagonal" else W
-        system = AttentionSystem.from_response(score, A, **switch).to(device)
+        system = AttentionSystem.from_response(score, A, **switch)
         start = x + positions if encoding == "input" else x
-        states = integrate(system, start.to(device), times.to(device)).states[0].cpu()
+        states = simulate(system, start, times, device)[0]
         token, coordinate = np.arange(n)[:, None], np.arange(d)
         paths.append(
             table(encoding=encoding, t=times[:, None, None], token=token, coordinate=coordinate, x=states)
@@ -115,11 +117,10 @@ def _margins(
 
     A pair of coordinates adds (cos rθ − 1) Q_fᵀK_f + (sin rθ) Q_fᵀJK_f to W_r − W.
     """
-    inverse = torch.linalg.inv(torch.linalg.cholesky(form)).mT
-    score = query.mT @ key + (0 if added is None else added)
-    smallest = torch.linalg.eigvalsh(inverse.mT @ (score + score.mT) @ inverse / 2)[:, 0]
+    smallest = observables.pencil_minimum(query.mT @ key + (0 if added is None else added), form)
     if d_rot == 0 or n == 1:
         return smallest
+    inverse = torch.linalg.inv(torch.linalg.cholesky(form)).mT
     q, k = ((part @ inverse)[:, :d_rot].unflatten(1, (-1, 2)) for part in (query, key))
     turned = torch.stack([-k[:, :, 1], k[:, :, 0]], 2)
     angle = torch.arange(1, n)[:, None] * base ** (-2 * torch.arange(d_rot // 2).double() / d_rot)
@@ -189,7 +190,7 @@ def check(data: Data, p: Parameters) -> None:
         raise ContradictionError(
             "x_i + p_i, encoded in scores and values, differs from the plain system (T12)"
         )
-    limit = np.trace(np.linalg.inv(W) @ -A @ np.linalg.inv(W).T) / 2
+    limit = np.trace(profile(*torch.tensor(np.array([[W], [A]])))[0])
     for name, z in (("none", x["none"]), ("values", shifted)):
         if not abs(t[-1] * (z[-1] ** 2).sum(-1).mean() / limit - 1) < LATE:
             raise ContradictionError(
@@ -197,8 +198,10 @@ def check(data: Data, p: Parameters) -> None:
             )
     size = np.abs(x["scores"]).max((1, 2))
     near = np.flatnonzero((LINEAR[0] < size) & (size < LINEAR[1]))[-2:]
+    if len(near) < 2:
+        raise ContradictionError("encoded in the scores only, tokens do not come near 0, so T12b is not seen")
     found = -np.diff(np.log(size[near])) / np.diff(t[near])
-    if len(near) == 2 and not abs(found.item() / _rate_at_zero(data, p) - 1) < LATE:
+    if not abs(found.item() / _rate_at_zero(data, p) - 1) < LATE:
         raise ContradictionError("encoded in the scores only, tokens near 0 do not decay at T12b's rate")
     _check_bounds(data["certified"], p)
     sweeps = data["margins"]
@@ -226,10 +229,10 @@ def _rate_at_zero(data: Data, p: Parameters) -> float:
 
 
 def _check_bounds(found: Table, p: Parameters) -> None:
-    """E ≤ ρ + (E(0) − ρ)e^(−2ηt), ρ = log n/(2η), for A ≺ 0; E ≥ ρ + (E(0) − ρ)e^(2ηt) > ρ for A ≻ 0."""
+    """E ≤ ρ + (E(0) − ρ)e^(−2ηt), ρ = κ_n/(2η), for A ≺ 0; E ≥ ρ + (E(0) − ρ)e^(2ηt) > ρ for A ≻ 0."""
     found = rows(found, found["margin"] > 0)
     sign, eta, start = found["sign"], found["margin"], found["start"]
-    radius = math.log(p["n"]) / (2 * eta)
+    radius = observables.free_energy_gap(p["n"]) / (2 * eta)
     bound = radius + (start - radius) * np.exp(2 * sign * eta * found["time"])
     speaks = (sign < 0) | (start > radius)
     if (speaks & ~(sign * found["end"] >= sign * bound * (1 - sign * ROUNDING))).any():
@@ -264,21 +267,20 @@ def _draw_paths(panels: np.ndarray, data: Data, p: Parameters) -> None:
         for axes, size in zip(panels, _sizes(x), strict=True):
             axes.loglog(t[1:], size[1:], color=colour, linestyle=line)
     limits = zip(
-        panels, _sizes(_weights(data, p)[2]), (r"$\max\,\|p_i\|$", r"mean $\|p_i-p_j\|$"), strict=True
+        panels, _sizes(_weights(data, p)[2][None]), (r"$\max\,\|p_i\|$", r"mean $\|p_i-p_j\|$"), strict=True
     )
     for axes, limit, name in limits:
-        axes.axhline(limit, **THEORY)
-        axes.annotate(name, (1, limit), (0, 4), ("axes fraction", "data"), "offset points", ha="right")
+        axes.axhline(limit.item(), **THEORY)
+        axes.annotate(name, (1, limit.item()), (0, 4), ("axes fraction", "data"), "offset points", ha="right")
         axes.set(xlabel="$t$", ylim=(0.02, 10))
     panels[0].set_title(r"(a) largest $\|x_i\|$")
     panels[1].set_title(r"(b) mean $\|x_i-x_j\|$")
 
 
 def _sizes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest norm and mean distance of tokens (…, n, d)."""
-    above, beside = np.triu_indices(x.shape[-2], 1)
-    apart = np.linalg.norm(x[..., above, :] - x[..., beside, :], axis=-1)
-    return np.linalg.norm(x, axis=-1).max(-1), apart.mean(-1)
+    """Largest norm and mean distance of tokens (times, n, d)."""
+    tokens = torch.from_numpy(x)
+    return observables.norms(tokens).amax(1).numpy(), observables.pairwise_distance(tokens).mean(1).numpy()
 
 
 def _draw_bound(axes: Axes, found: Table, p: Parameters) -> None:
@@ -288,8 +290,10 @@ def _draw_bound(axes: Axes, found: Table, p: Parameters) -> None:
         style = {"color": colour, "marker": marker, "linestyle": "", "markersize": 3, "alpha": 0.7}
         axes.plot(of["margin"], of["end"], **style, label=f"$10^{{{math.log10(base):g}}}$")
     eta = np.geomspace(0.02, max(0.5, found["margin"].max()), 100)
-    axes.plot(eta, math.log(p["n"]) / (2 * eta), **THEORY)
-    axes.annotate(r"$\log n/(2\eta)$", (0, 20), (-4, 0), textcoords="offset points", ha="right", va="center")
+    axes.plot(eta, observables.free_energy_gap(p["n"]) / (2 * eta), **THEORY)
+    axes.annotate(
+        r"$\kappa_n/(2\eta)$", (0, 20), (-4, 0), textcoords="offset points", ha="right", va="center"
+    )
     axes.axvline(0, color=BLACK, linewidth=0.7)
     title = rf"(c) largest $-\frac{{1}}{{2}}x_i^\top Ax_i$ at $t={p['certified_until']:g}$"
     axes.set(yscale="log", ylim=(None, 2000), xlabel=MARGIN, title=title)
@@ -321,7 +325,7 @@ def caption(data: Data, p: Parameters) -> str:
     found, low, high = data["certified"], *p["spectrum"]
     below = found["sign"] < 0
     positive = int((below & (found["margin"] > 0)).sum())
-    final = _sizes(_path(data, p, "full")[1][-1])[0]
+    final = _sizes(_path(data, p, "full")[1][-1:])[0].item()
     return (
         rf"(a, b) The same tokens ($n={p['n']}$, $d={p['d']}$, seed {p['seed']}) under every encoding; "
         rf"$W=Q^\top Q\succ0$ with $d_k={p['d_k']}$, $A=A^\top\prec0$; rotary encoding with base "
@@ -335,8 +339,10 @@ def caption(data: Data, p: Parameters) -> str:
         r"eigenvalues of $-A$ uniform in "
         rf"$[{low:g},{high:g}]$. Where it is positive, T13 bounds the tokens (and for $-A$ lets large ones "
         rf"diverge; checked, not shown). (c) {int(below.sum())} simulated systems, $n={p['n']}$; the "
-        rf"dashed radius of T13 is an ultimate bound for the {positive} with $\eta>0$; of the others T13 "
-        rf"says nothing. (d--f) Median and quartiles of {p['draws']} draws, for contexts of $n$ tokens."
+        rf"dashed radius $\kappa_n/(2\eta)$ of T13 is an ultimate bound for the {positive} with $\eta>0$; of "
+        rf"the others T13 says nothing. (d--f) Median and quartiles of {p['draws']} draws, for contexts of "
+        r"$n$ tokens. In (f) $V$ changes too, so that $AV=W+D$; if $V$ stays tied to $W$, a general $D$ "
+        r"need not help (T13)."
     )
 
 

@@ -6,10 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Page
 from torch import Generator, Tensor
 
-from numerics import AttentionSystem, families, integrate
+from numerics import AttentionSystem, families
 from numerics.encodings import alibi_bias, rotary_turns
 from numerics.observables import hyperplane
 from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table, rows, stack, table
+from paper_figures.simulate import simulate
 from paper_figures.style import CONVERGES, DIVERGES, TEXT, THEORY
 
 KINDS = {
@@ -34,17 +35,15 @@ def compute(p: Parameters, device: torch.device) -> Data:
 
 def _one_side(p: Parameters, number: int, kind: str, device: torch.device) -> Table:
     generator = Generator().manual_seed(p["seed"] + number)
-    batch, n, d = p["systems"], p["n"], p["d"]
     V, ell = _values(p, generator)
-    x = families.random_tokens(batch, n, d, 1.0, generator)
+    x = families.random_tokens(p["systems"], p["n"], p["d"], 1.0, generator)
     x = x * hyperplane(x, ell).sign()[..., None]
-    system = _system(kind, batch, n, d, V, generator).to(device)
     times = torch.linspace(0, p["until"], p["samples"], dtype=torch.float64)
-    states = integrate(system, x.to(device), times.to(device), rtol=1e-9).states.cpu()
+    states = simulate(_system(p, kind, V, generator), x, times, device, rtol=1e-9)
     z = torch.stack([hyperplane(part, ell) for part in states.unbind(1)], 1)
     size = (states.abs().amax((2, 3)) * ell.norm(dim=1)[:, None])[..., None]
-    number = np.arange(batch)[:, None, None]
-    return table(kind=kind, system=number, t=times[:, None], token=np.arange(n), z=z, size=size)
+    system, token = np.arange(len(V))[:, None, None], np.arange(p["n"])
+    return table(kind=kind, system=system, t=times[:, None], token=token, z=z, size=size)
 
 
 def _values(p: Parameters, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -56,18 +55,19 @@ def _values(p: Parameters, generator: Generator) -> tuple[Tensor, Tensor]:
     return pool[0][kept], pool[1][kept]
 
 
-def _system(kind: str, batch: int, n: int, d: int, V: Tensor, generator: Generator) -> AttentionSystem:
-    """Gaussian scores of the kind."""
+def _system(p: Parameters, kind: str, V: Tensor, generator: Generator) -> AttentionSystem:
+    """Gaussian W, or for rotary encodings Gaussian Q and K with W = QᵀK/√d, and scores of the kind."""
+    batch, n, d = p["systems"], p["n"], p["d"]
     W = torch.randn(batch, d, d, dtype=torch.float64, generator=generator)
     if kind == "causal":
         return AttentionSystem(W, V, causal=True)
     if kind == "bias":
-        return AttentionSystem(W, V, bias=alibi_bias(n, 0.5).expand(batch, n, n))
+        return AttentionSystem(W, V, bias=alibi_bias(n, p["bias_slope"]).expand(batch, n, n))
     if kind == "positions":
         return AttentionSystem(W, V, positions=families.random_tokens(batch, n, d, 1.0, generator))
     if kind == "rotary":
         key = torch.randn(batch, d, d, dtype=torch.float64, generator=generator)
-        return AttentionSystem.from_projections(W, key, V, turns=rotary_turns(n, d, base=10.0))
+        return AttentionSystem.from_projections(W, key, V, turns=rotary_turns(n, d, base=p["rotary_base"]))
     return AttentionSystem(W, V)
 
 
@@ -76,8 +76,7 @@ def _two_sides(p: Parameters, start: dict, device: torch.device) -> Table:
     eye = torch.eye(2, dtype=torch.float64)[None]
     times = torch.linspace(0, p["until"], p["samples"], dtype=torch.float64)
     x = torch.tensor([start["tokens"]], dtype=torch.float64)
-    system = AttentionSystem(-eye, p["rate"] * eye).to(device)
-    states = integrate(system, x.to(device), times.to(device), rtol=1e-9).states[0].cpu()
+    states = simulate(AttentionSystem(-eye, p["rate"] * eye), x, times, device, rtol=1e-9)[0]
     return table(start=start["name"], t=times[:, None], token=np.arange(x.shape[1]), z=states[..., 0])
 
 
@@ -94,27 +93,33 @@ def scaled(t: np.ndarray, z: np.ndarray, rate: float) -> np.ndarray:
     return (z * np.exp(-rate * t)[:, None] - low) / (high - low)
 
 
+def leaving(t: np.ndarray, z: np.ndarray, size: np.ndarray, rate: float) -> np.ndarray:
+    """Which systems, as of `_one_kind`, have a token not in 0 < e^{λt} min z(0) ≤ z_i ≤ e^{λt} max z(0)."""
+    growth, slack = np.exp(rate * t)[:, None], ROUNDING * size
+    low, high = growth * z[:, :1].min(2, keepdims=True), growth * z[:, :1].max(2, keepdims=True)
+    return ~((low > 0) & (z >= low - slack) & (z <= high + slack)).all((1, 2))
+
+
 def check(data: Data, p: Parameters) -> None:
-    """Every z_i(t) lies between e^{λt} min z and e^{λt} max z; the two-sided start does not diverge."""
+    """Every z_i(t) lies between e^{λt} min z and e^{λt} max z; the two-sided start shrinks all the time."""
     for kind in KINDS:
         t, z, size = _one_kind(data, p, kind)
-        growth, slack = np.exp(p["rate"] * t)[:, None], ROUNDING * size
-        low, high = growth * z[:, :1].min(2, keepdims=True), growth * z[:, :1].max(2, keepdims=True)
-        outside = ~((z >= low - slack) & (z <= high + slack))
-        if (z[:, 0] <= 0).any() or outside.any():
-            system = np.argwhere(outside)[0][0] if outside.any() else 0
-            raise ContradictionError(f"{KINDS[kind]}, system {system}: a token leaves T17's envelope")
-    growth = np.exp(p["rate"] * p["until"])
-    z = {start["name"]: np.abs(_start(data, p, start["name"])) for start in p["starts"]}
-    if not (z["one side"][-1] >= growth * z["one side"][0].min() * (1 - ROUNDING)).all():
+        if (outside := leaving(t, z, size, p["rate"])).any():
+            raise ContradictionError(
+                f"{KINDS[kind]}, system {outside.argmax()}: a token leaves T17's envelope"
+            )
+    t, z = _start(data, p, "one side")
+    if leaving(t, z[None], np.abs(z).max(1)[None, :, None], p["rate"]).any():
         raise ContradictionError("W = −I, one side: a token leaves T17's envelope")
-    if not (z["two sides"][-1] < z["two sides"][0]).all():
+    if not (np.diff(np.abs(_start(data, p, "two sides")[1]), axis=0) < 0).all():
         raise ContradictionError("W = −I, two sides: a token grows, so it is no example of the contrary")
 
 
-def _start(data: Data, p: Parameters, name: str) -> np.ndarray:
-    """z of one of the two starts, (times, tokens)."""
-    return data["two_sides"]["z"][data["two_sides"]["start"] == name].reshape(p["samples"], -1)
+def _start(data: Data, p: Parameters, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times, and z of one of the two starts, (times, tokens)."""
+    part = rows(data["two_sides"], data["two_sides"]["start"] == name)
+    t, z = (part[column].reshape(p["samples"], -1) for column in ("t", "z"))
+    return t[:, 0], z
 
 
 def draw(data: Data, p: Parameters) -> Page:
@@ -137,16 +142,15 @@ def draw(data: Data, p: Parameters) -> Page:
 
 
 def _starts(axes: Axes, data: Data, p: Parameters) -> None:
-    t = np.linspace(0, p["until"], p["samples"])
     for start, color, style in zip(p["starts"], (DIVERGES, CONVERGES), ("-", "-."), strict=True):
-        z = _start(data, p, start["name"])
+        t, z = _start(data, p, start["name"])
         axes.plot(t, np.abs(z), color=color, linestyle=style, linewidth=1)
         if start["name"] == "one side":
             for level in (z[0].min(), z[0].max()):
                 axes.plot(t, level * np.exp(p["rate"] * t), **THEORY)
     axes.text(0.05, 8, "one side", color=DIVERGES)
-    axes.text(t[-1], 0.11, "two sides, mirrored", color=CONVERGES, ha="right")
-    axes.set(yscale="log", xlim=(0, t[-1]), ylim=(0.09, 40), xlabel="$t$")
+    axes.text(p["until"], 0.11, "two sides, mirrored", color=CONVERGES, ha="right")
+    axes.set(yscale="log", xlim=(0, p["until"]), ylim=(0.09, 40), xlabel="$t$")
     axes.set_title(r"$|z_i(t)|$ for $W=-I$, $V=\lambda I$")
 
 
@@ -154,12 +158,15 @@ def caption(data: Data, p: Parameters) -> str:
     """LaTeX."""
     return (
         rf"T17, simulated: $\ell^\top V=\lambda\ell^\top$, $\lambda={p['rate']:g}$, and all $n={p['n']}$ "
-        rf"tokens start with $z_i=\ell^\top x_i>0$, $d={p['d']}$; Gaussian $W$, {p['systems']} systems for "
-        rf"each kind of scores, {p['shown']} of them drawn (seed {p['seed']}; of random $V$ those without "
-        r"eigenvalues of larger real part, so that rounding does not blur $z$). Each $e^{-\lambda t}z_i$ "
-        r"stays between the smallest and the largest $z_j(0)$ of its system (dashed). Last panel, $d=2$, "
-        r"$\ell=(1,0)$: with the same $W$ and $V$ tokens on one side grow within their envelope, while "
-        r"two mirrored pairs, on both sides, shrink."
+        rf"tokens start with $z_i=\ell^\top x_i>0$, $d={p['d']}$; {p['systems']} systems for "
+        rf"each kind of scores, {p['shown']} of them drawn (seed {p['seed']}). $W$ is Gaussian, with rotary "
+        rf"encoding (base {p['rotary_base']:g}) $W=Q^\top K/\sqrt d$ of Gaussian $Q$ and $K$; the bias "
+        rf"has slope {p['bias_slope']:g}, absolute encodings are standard Gaussian. Of random $V$, Gaussian "
+        r"but for the column that $\ell$ fixes, only those are kept whose eigenvalues have real part at most "
+        rf"$\lambda$ and modulus at most {p['reach']:g}, so that rounding does not blur $z$. Each "
+        r"$e^{-\lambda t}z_i$ stays between the smallest and the largest $z_j(0)$ of its system (dashed). "
+        r"Last panel, $d=2$, $\ell=(1,0)$: with the same $W$ and $V$ tokens on one side grow within their "
+        r"envelope, while two mirrored pairs, on both sides, shrink."
     )
 
 
@@ -175,6 +182,8 @@ FIGURE = Figure(
         "n": 5,
         "d": 4,
         "rate": 1.0,
+        "bias_slope": 0.5,
+        "rotary_base": 10.0,
         "until": 3.0,
         "samples": 61,
         "starts": [

@@ -29,7 +29,9 @@ PANELS = {
 }
 LOGARITHMIC = {"squared distances": 1000, "norm": 1, "energy": 1}
 """Metrics on a logarithmic axis, and their unit there."""
-QUARTILES = {"low": 0.25, "median": 0.5, "high": 0.75}
+QUARTILES = (0.25, 0.5, 0.75)
+DEFINITE = ("pd", "nd")
+"""Where the sign of Σx_iᵀAx_i cannot vary, so that E is shown relative to the start."""
 ROUNDING = 1e-11
 """Relative, of float64 sums of up to n²d terms, some of which cancel; measured below 1e-14."""
 
@@ -39,11 +41,8 @@ def compute(p: Parameters, device: torch.device) -> Data:
     metrics, layers = [], []
     for scenario in SCENARIOS:
         stacks, states, blocks = _run(p, scenario, device)
-        own = _layers(p, scenario, stacks, states)
-        metrics += _metrics("attention", scenario, states) + _metrics("blocks", scenario, blocks)
-        if scenario != "hd":
-            metrics.append(_energies(p, own))
-        layers.append(own)
+        metrics += [_metrics("attention", scenario, states), _metrics("blocks", scenario, blocks)]
+        layers.append(_layers(p, scenario, stacks, states))
     return {"metrics": stack(metrics), "layers": stack(layers)}
 
 
@@ -60,23 +59,12 @@ def _run(p: Parameters, scenario: str, device: torch.device) -> tuple[Stacks, Te
     return stacks, run(attention, x), run(full, x)
 
 
-def _metrics(kind: str, scenario: str, states: Tensor) -> list[Table]:
-    return [_quartiles(kind, scenario, name, metric(states).cpu()) for name, metric in METRICS.items()]
-
-
-def _quartiles(kind: str, scenario: str, metric: str, values: Tensor) -> Table:
-    """Over stacks, of values (layers + 1, stacks)."""
-    bands = {part: values.quantile(q, dim=1) for part, q in QUARTILES.items()}
-    return table(kind=kind, scenario=scenario, metric=metric, layer=np.arange(len(values)), **bands)
-
-
-def _energies(p: Parameters, layers: Table) -> Table:
-    """Quartiles of E relative to the start."""
-    before, after = (
-        torch.tensor(layers[name]).reshape(p["layers"], -1) for name in ("energy", "next_energy")
-    )
-    ratio = torch.cat([before[:1], after]) / before[0]
-    return _quartiles("attention", str(layers["scenario"][0]), "energy", ratio)
+def _metrics(kind: str, scenario: str, states: Tensor) -> Table:
+    """Σ‖x_i‖² and the metrics, for every state of every stack."""
+    columns = {name: metric(states).cpu() for name, metric in METRICS.items()}
+    layer, number = np.arange(len(states))[:, None], np.arange(states.shape[1])
+    squares = states.square().sum((-2, -1)).cpu()
+    return table(kind=kind, scenario=scenario, layer=layer, stack=number, squares=squares, **columns)
 
 
 def _layers(p: Parameters, scenario: str, stacks: Stacks, states: Tensor) -> Table:
@@ -115,20 +103,27 @@ def _whitened(W: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check(data: Data, p: Parameters) -> None:
-    """T16's balance in every layer; E grows for A ≻ 0, falls for A ≺ 0 and small steps; T1's A-distances."""
+    """T16's balance in every layer; E grows for A ≻ 0, falls for A ≺ 0 and small steps; T1's A-distances.
+
+    E is ½|Σx_iᵀAx_i|, as in T16 and T16a. The metrics are tested for what ties them together and to E.
+    """
     for scenario in SCENARIOS:
-        _check_balance(rows(data["layers"], data["layers"]["scenario"] == scenario), scenario, p["step"])
+        _check_balance(rows(data["layers"], data["layers"]["scenario"] == scenario), p["step"])
     growing = rows(data["layers"], data["layers"]["scenario"] == "pd")
-    _refuse(growing["energy"] <= 0, growing, "E = ½ΣxᵀAx is not positive, yet A ≻ 0")
-    _refuse(growing["next_energy"] <= growing["energy"], growing, "E does not grow, which T16a excludes")
-    _refuse(growing["growth"] < -ROUNDING, growing, "an A-distance shrinks, which T1's argument excludes")
+    _require(growing["energy"] > 0, growing, "½ΣxᵀAx is not positive, yet A ≻ 0")
+    _require(growing["next_energy"] > growing["energy"], growing, "E does not grow, which T16a excludes")
+    _require(growing["growth"] >= -ROUNDING, growing, "an A-distance shrinks, which T1's argument excludes")
     falling = small_steps(data, p)
     fall, h = falling["next_energy"] - falling["energy"], p["step"]
     room = 2 * falling["smallest"] - p["n"] * h * falling["gain"]
     least = h * room * falling["attended"] / (2 * falling["smallest"])
-    _refuse(falling["energy"] >= 0, falling, "E = ½ΣxᵀAx is not negative, yet A ≺ 0")
-    _refuse(fall <= 0, falling, "E does not fall, which T16 excludes")
-    _refuse(fall < least * (1 - ROUNDING), falling, "E falls by less than T16 says")
+    _require(falling["energy"] < 0, falling, "½ΣxᵀAx is not negative, yet A ≺ 0")
+    _require(fall > 0, falling, "E does not fall, which T16 excludes")
+    _require(fall >= least * (1 - ROUNDING), falling, "E falls by less than T16 says")
+    for kind in KINDS:
+        _check_metrics(rows(data["metrics"], data["metrics"]["kind"] == kind), data["metrics"], p)
+    for scenario in DEFINITE:
+        _check_size(data, p, scenario)
 
 
 def small_steps(data: Data, p: Parameters) -> Table:
@@ -137,19 +132,61 @@ def small_steps(data: Data, p: Parameters) -> Table:
     return rows(layers, p["step"] <= 2 * layers["smallest"] / (p["n"] * layers["gain"]))
 
 
-def _check_balance(layers: Table, scenario: str, h: float) -> None:
-    """E(x + hVm) − E(x) = hΣe_i + (h²/2)Σ(Vm_i)ᵀA(Vm_i), for any signs."""
+def _check_balance(layers: Table, h: float) -> None:
+    """½ΣyᵀAy − ½ΣxᵀAx = hΣe_i + (h²/2)Σ(Vm_i)ᵀA(Vm_i), y = x + hVm, for any signs."""
     rise = layers["next_energy"] - layers["energy"]
     balance = h * layers["attended"] + h**2 / 2 * layers["moved"]
-    wrong = np.abs(rise - balance) > ROUNDING * np.abs(layers["energy"]).max()
-    _refuse(wrong, layers, "E changes by another amount than T16's balance says")
+    right = np.abs(rise - balance) <= ROUNDING * np.abs(layers["energy"]).max()
+    _require(right, layers, "½ΣxᵀAx changes by another amount than T16's balance says")
 
 
-def _refuse(wrong: np.ndarray, layers: Table, what: str) -> None:
-    """ContradictionError naming the first layer that is wrong, if there is one."""
-    if wrong.any():
-        scenario, number, at = (rows(layers, wrong)[name][0] for name in ("scenario", "layer", "stack"))
+def _check_metrics(metrics: Table, start: Table, p: Parameters) -> None:
+    """Of one kind of layers: all starts are those of `start`; distances, norms and cosines belong together.
+
+    With r = mean ‖x_i‖ and q = n²‖x̄‖² = nΣ‖x_i‖² − ½Σ_ij‖x_i − x_j‖²: q ≤ n²r² ≤ nΣ‖x_i‖², and the unit
+    tokens' sum, of length √(n + n(n−1)·cosine), is within Σ|1 − ‖x_i‖/r| ≤ √(nΣ‖x_i‖²/r² − n²) of √q/r.
+    """
+    n, (squares, r) = p["n"], (metrics[name] for name in ("squares", "norm"))
+    for name in ("squares", *METRICS):
+        same = metrics[name] == np.resize(start[name][: p["stacks"]], len(r))
+        _require(same | (metrics["layer"] > 0), metrics, f"{name}: another start than in the other runs")
+    distances, slack = metrics["squared distances"], ROUNDING * squares
+    ratio = np.abs(metrics["sharpness"] * 2 * (n - 1) * squares - distances) <= n * slack
+    _require(ratio, metrics, "sharpness is not that of the squared distances")
+    q = n * squares - distances / 2
+    bounded = (q <= (n * r) ** 2 + n * slack) & (n * r**2 <= squares + slack)
+    _require(bounded, metrics, "the mean norm is not one of tokens with these squares and distances")
+    length = np.sqrt(np.maximum(n + n * (n - 1) * metrics["cosine"], 0))
+    room = np.sqrt(np.maximum(n * squares / r**2 - n**2, 0)) + ROUNDING * n
+    close = np.abs(length - np.sqrt(np.maximum(q, 0)) / r) <= room
+    _require(close, metrics, "the mean cosine is not one of tokens with these norms and distances")
+
+
+def _check_size(data: Data, p: Parameters, scenario: str) -> None:
+    """A layer starts where the one before ended; 2E/Σ‖x_i‖² is between the extreme |eigenvalues| of A."""
+    layers, metrics = (data[name] for name in ("layers", "metrics"))
+    energies, layers = _energies(data, p, scenario), rows(layers, layers["scenario"] == scenario)
+    same = np.isclose(layers["energy"], energies[:-1].ravel(), ROUNDING, 0)
+    _require(same, layers, "E is not that after the layer before")
+    own = rows(metrics, (metrics["kind"] == "attention") & (metrics["scenario"] == scenario))
+    mean = 2 * np.abs(energies.ravel()) / own["squares"]
+    low, high = p["response"]
+    right = (low * (1 - ROUNDING) <= mean) & (mean <= high * (1 + ROUNDING))
+    _require(right, own, "Σ‖x_i‖² is not that of tokens with this E")
+
+
+def _require(right: np.ndarray, layers: Table, what: str) -> None:
+    """ContradictionError naming the first layer where this is not so, if there is one."""
+    if not right.all():
+        scenario, number, at = (rows(layers, ~right)[name][0] for name in ("scenario", "layer", "stack"))
         raise ContradictionError(f"{scenario}, stack {at}, layer {number}: {what}")
+
+
+def _energies(data: Data, p: Parameters, scenario: str) -> np.ndarray:
+    """½ΣxᵀAx of attention alone at the start and after every layer, (layers + 1, stacks)."""
+    layers = rows(data["layers"], data["layers"]["scenario"] == scenario)
+    before, after = (layers[name].reshape(-1, p["stacks"]) for name in ("energy", "next_energy"))
+    return np.concatenate([before[:1], after])
 
 
 def draw(data: Data, p: Parameters) -> Page:
@@ -159,7 +196,8 @@ def draw(data: Data, p: Parameters) -> Page:
     for kind, line in zip(KINDS, grid, strict=True):
         line[0].set_ylabel(KINDS[kind])
         for metric, axes in zip(PANELS, line, strict=True):
-            _panel(axes, data["metrics"], kind, metric)
+            if (kind, metric) != ("blocks", "energy"):
+                _panel(axes, data, p, kind, metric)
     for top, bottom, title in zip(*grid, PANELS.values(), strict=True):
         top.set_title(title)
         bottom.set(xlabel="layer", xlim=(0, p["layers"]), xticks=range(0, p["layers"] + 1, p["layers"] // 3))
@@ -170,19 +208,30 @@ def draw(data: Data, p: Parameters) -> Page:
     return page
 
 
-def _panel(axes: Axes, metrics: Table, kind: str, metric: str) -> None:
-    chosen = rows(metrics, (metrics["kind"] == kind) & (metrics["metric"] == metric))
-    unit = LOGARITHMIC.get(metric, 1)
+def _panel(axes: Axes, data: Data, p: Parameters, kind: str, metric: str) -> None:
     for scenario, colour in COLOURS.items():
-        own = rows(chosen, chosen["scenario"] == scenario)
-        low, median, high = (own[part] / unit for part in QUARTILES)
-        axes.plot(own["layer"], median, color=colour, linestyle=LINES[scenario], label=MEANINGS[scenario])
-        axes.fill_between(own["layer"], low, high, color=colour, alpha=0.25, linewidth=0)
+        if metric == "energy" and scenario not in DEFINITE:
+            continue
+        values = _values(data, p, kind, scenario, metric) / LOGARITHMIC.get(metric, 1)
+        low, median, high = np.quantile(values, QUARTILES, axis=1)
+        layer = np.arange(len(median))
+        axes.plot(layer, median, color=colour, linestyle=LINES[scenario], label=MEANINGS[scenario])
+        axes.fill_between(layer, low, high, color=colour, alpha=0.25, linewidth=0)
     if metric in LOGARITHMIC:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _values(data: Data, p: Parameters, kind: str, scenario: str, metric: str) -> np.ndarray:
+    """(layers + 1, stacks)."""
+    if metric == "energy":
+        energies = _energies(data, p, scenario)
+        return energies / energies[0]
+    metrics = data["metrics"]
+    own = (metrics["kind"] == kind) & (metrics["scenario"] == scenario)
+    return metrics[metric][own].reshape(-1, p["stacks"])
 
 
 def caption(data: Data, p: Parameters) -> str:
@@ -197,13 +246,13 @@ def caption(data: Data, p: Parameters) -> str:
         "only in the signs of the eigenvalues of $A$: all, half (hd) or none positive. These have sizes "
         rf"in ${responses}$, those of $W_s$ are in ${scores}$, and $\|W_a\| / \|W\| = {p['score_share']}$. "
         f"Starts: Gaussian, expected cosine {p['alike']:g}. Top: layers $x_i + hVm_i$ with $h = "
-        rf"{p['step']:g}$. If $A \succ 0$, then $E = \frac12\sum_i x_i^\top A x_i$ must grow at every "
-        r"layer, whatever $h$ (T16a), and no $A$-distance may shrink (as in T1). If $A \prec 0$, then "
-        rf"$|E|$ must fall where $h \le 2\lambda/(n\Gamma)$, $\lambda = \lambda_{{\min}}(\hat W_s)$, "
-        rf"$\Gamma = \|\hat W\|^2$ (T16): in {spoken} of {of} layers. The data were tested for this. $E$ is "
-        "shown relative to the start, but not for hd, where its sign varies. On the other metrics nothing "
-        "is claimed. Bottom: pre-layer-norm blocks with the same $W$ and $V$, without $h$, and a Gaussian "
-        "perceptron; no statement is about them."
+        rf"{p['step']:g}$. $E = \frac12|\sum_i x_i^\top A x_i|$: if $A \succ 0$, it must grow at every "
+        r"layer, whatever $h$ (T16a), and no $A$-distance may shrink (as in T1); if $A \prec 0$, it must "
+        r"fall where $h \le 2\lambda/(n\Gamma)$, $\lambda = \lambda_{\min}(\hat W_s)$, $\Gamma = "
+        rf"\|\hat W\|^2$ (T16): in {spoken} of {of} layers. The data were tested for this. $E$ is shown "
+        r"relative to the start, but not for hd, where $\sum_i x_i^\top A x_i$ may change sign. On the "
+        "other metrics nothing is claimed. Bottom: pre-layer-norm blocks with the same $W$ and $V$, without "
+        "$h$, and a Gaussian perceptron; no statement is about them."
     )
 
 

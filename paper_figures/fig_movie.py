@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Page
 from matplotlib.patches import Circle
 
-from paper_figures.fig_scenarios import TITLES, check_run, run, sampling, simulate
+from paper_figures.fig_scenarios import TITLES, check_run, compute_run, run, sampling
 from paper_figures.figure import Data, Figure, Parameters, stack
 from paper_figures.style import BLACK, SCENARIOS, TEXT
 
@@ -18,7 +18,7 @@ MARGIN = 1.25
 
 def compute(p: Parameters, device: torch.device) -> Data:
     """One W and one start; the scenarios differ in the signs of A's eigenvalues."""
-    parts = [simulate(p, DIMENSION, name, device) for name in SCENARIOS]
+    parts = [compute_run(p, DIMENSION, name, device) for name in SCENARIOS]
     return {"systems": stack(system for system, _ in parts), "paths": stack(path for _, path in parts)}
 
 
@@ -85,12 +85,13 @@ def caption(data: Data, p: Parameters) -> str:
     """LaTeX."""
     trail = p["trail"] * p["until"] / (p["samples"] - 1)
     return (
-        rf"Stills of a movie: ${p['n']}$ simulated tokens in the plane, $W_s \succ 0$ and $A = A^\top$ "
+        rf"Movie and stills: ${p['n']}$ simulated tokens in the plane, $W_s \succ 0$ and $A = A^\top$ "
         r"with two (pd), one (hd) or no (nd) positive eigenvalues; starts, $W$ and the moduli of $A$'s "
         r"eigenvalues are the same. Every panel zooms out with the largest norm so far: circles about "
         rf"the origin (cross) have the radii written beside them. Lines: the last {trail:g} units of "
         r"time. T3: in pd the largest norm diverges; T2: in nd all tokens tend to 0; T1: in all three no "
-        r"$A$-form of a pair decreases, also where tokens overlap on the scale of the panel. " + sampling(p)
+        r"$A$-form of a pair decreases, also where tokens overlap on the scale of the panel. "
+        + sampling(p, [DIMENSION])
     )
 
 

@@ -1,5 +1,6 @@
 """S1: a head both nearly positional and nearly symbolic attends nearly uniformly; scores of built heads."""
 
+from collections.abc import Iterable, Iterator
 from math import log, pi
 
 import numpy as np
@@ -21,7 +22,7 @@ from paper_figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, TEXT, 
 
 COLORS = {"positional": VERMILLION, "symbolic": BLUE}
 ROUNDING = 1e-10
-"""Of float64 sums of at most m² logits below 100, relative to the largest; scores and entropies, absolute."""
+"""Of float64 sums of at most m² logits below 100; relative to a variance, or absolute if it is below 1."""
 TITLES = ("built heads", "positional", "symbolic", "heads of one frequency", "exclusion (S1)")
 KINDS = {"frequency": "one frequency", "rotary": "rotary", "interpolated": "interpolated"}
 SCORES = ("positional", "symbolic", "entropy")
@@ -31,13 +32,15 @@ def compute(p: Parameters, device: torch.device) -> Data:
     """Score the heads, and take S1's deviations from the same logits."""
     generator = Generator().manual_seed(p["seed"])
     own = torch.randn(p["keys"], dtype=torch.float64, generator=generator)
-    rotary, logits = _rotary(p, generator, device)
+    rotary, rotary_vectors = _rotary(p, generator, device)
+    scanned, vectors = zip(*(_scanned(p, share, generator, device) for share in p["shares"]), strict=True)
     return {
         "own": table(key=np.arange(p["keys"]), logit=own),
         "interpolated": _interpolated(p, own.to(device)),
         "rotary": rotary,
-        "rotary_logits": logits,
-        "frequency": stack(_scanned(p, share, generator, device) for share in p["shares"]),
+        "rotary_vectors": rotary_vectors,
+        "frequency": stack(scanned),
+        "frequency_vectors": stack(vectors),
         "map": stack(_layer(p, layer, generator, device) for layer in range(p["layers"])),
     }
 
@@ -69,6 +72,14 @@ def _query_and_keys(
     return query, (1 - content).sqrt() * common[:, None] + content.sqrt() * own
 
 
+def _vectors(query: Tensor, keys: Tensor) -> Table:
+    """Pairs of coordinates of each head's keys and, as token m, of its query."""
+    pairs = torch.cat([keys, query[:, None]], 1).cpu().unflatten(-1, (-1, 2))
+    head, token, pair = (np.arange(size) for size in pairs.shape[:-1])
+    head, token = head[:, None, None], token[:, None]
+    return table(head=head, token=token, pair=pair, first=pairs[..., 0], second=pairs[..., 1])
+
+
 def _rotary(p: Parameters, generator: Generator, device: torch.device) -> tuple[Table, Table]:
     """Heads of several frequencies, with a random share of content and a random size of the query."""
     heads, m, d_k = p["rotary_heads"], p["keys"], p["d_k"]
@@ -77,28 +88,30 @@ def _rotary(p: Parameters, generator: Generator, device: torch.device) -> tuple[
     query = d_k**0.5 * p["largest"] ** exponent[:, None] * query
     turns = rotary_turns(m + 1, d_k, base=p["base"])
     logits = rotary_logits(query.to(device), keys.to(device), turns.to(device))
-    own, head = logits.diagonal(dim1=1, dim2=2).cpu(), np.arange(heads)
-    return table(head=head, **_measured(p, logits)), table(head=head[:, None], key=np.arange(m), logit=own)
+    return table(head=np.arange(heads), **_measured(p, logits)), _vectors(query, keys)
 
 
 def _scan(
     p: Parameters, share: float, heads: int, frequencies: Tensor, generator: Generator, device: torch.device
-) -> dict[str, Tensor]:
-    """The same random heads turning at each of the frequencies, (frequencies, heads)."""
+) -> tuple[dict[str, Tensor], Table]:
+    """The same random heads turning at each of the frequencies, (frequencies, heads); the first's vectors."""
     query, keys = _query_and_keys(heads, p["keys"], 2, share, generator)
     query, keys = p["query"] * query.to(device), keys.to(device)
     turned = (rotary_pair_logits(query, keys, frequency.to(device)) for frequency in frequencies[:, None])
     parts = [_measured(p, logits[:, 0]) for logits in turned]
-    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}, _vectors(
+        query[:1], keys[:1]
+    )
 
 
-def _scanned(p: Parameters, share: float, generator: Generator, device: torch.device) -> Table:
+def _scanned(p: Parameters, share: float, generator: Generator, device: torch.device) -> tuple[Table, Table]:
     """Log-spaced frequencies, and the two that a swap of blocks cannot see."""
     first, last = p["decades"]
     spaced = torch.logspace(first, last, p["frequencies"], dtype=torch.float64)
     frequencies = torch.cat([spaced, torch.tensor(_blind(p), dtype=torch.float64)]).sort().values
-    found = _scan(p, share, p["heads"], frequencies, generator, device)
-    return table(share=share, frequency=frequencies[:, None], head=np.arange(p["heads"]), **found)
+    found, vectors = _scan(p, share, p["heads"], frequencies, generator, device)
+    scanned = table(share=share, frequency=frequencies[:, None], head=np.arange(p["heads"]), **found)
+    return scanned, vectors
 
 
 def _blind(p: Parameters) -> list[float]:
@@ -111,66 +124,106 @@ def _layer(p: Parameters, layer: int, generator: Generator, device: torch.device
     """Means over draws; s rises from 0 to 1 with the layer, the frequency falls to 0 with the head."""
     share = layer / (p["layers"] - 1)
     frequencies = torch.tensor([*p["map_frequencies"], 0.0], dtype=torch.float64)
-    found = _scan(p, share, p["draws"], frequencies, generator, device)
-    means = {name: found[name].mean(1) for name in SCORES}
+    found, _ = _scan(p, share, p["draws"], frequencies, generator, device)
+    means = {name: found[name].mean(1) for name in COLORS}
     return table(
         layer=layer + 1, head=np.arange(len(frequencies)) + 1, frequency=frequencies, share=share, **means
     )
 
 
 def check(data: Data, p: Parameters) -> None:
-    """S1's bounds for every head, with λ itself where it is kept; scores of pure, uniform and blind heads."""
-    for kind in ("interpolated", "rotary", "frequency"):
+    """S1's bounds for every head; all columns by definition where the head is kept; pure and blind heads."""
+    for kind in KINDS:
         _check_exclusion(kind, data[kind], p)
-    variances = data["rotary_logits"]["logit"].reshape(-1, p["keys"]).var(1)
-    if not np.allclose(data["rotary"]["variance"], variances, ROUNDING, 0):
-        raise ContradictionError("rotary heads: Var(λ) is not the variance of the logits")
-    _check_interpolated(data["interpolated"], data["own"]["logit"], p)
-    built = data["map"]
+    interpolated, built, scanned = data["interpolated"], data["map"], data["frequency"]
+    _check_one("positional heads", interpolated["positional"][interpolated["share"] == 0])
+    _check_one("symbolic heads", interpolated["symbolic"][interpolated["share"] == 1])
     for score, keep in (("positional", built["share"] == 0), ("symbolic", built["frequency"] == 0)):
         _check_one(f"map, {score} heads", built[score][keep])
-    scanned = data["frequency"]
     _check_one("frequencies of whole turns", scanned["symbolic"][np.isin(scanned["frequency"], _blind(p))])
+    equal = rows(interpolated, interpolated["share"] == 0.5)
+    if not np.allclose(
+        equal["positional_deviation"] + equal["symbolic_deviation"], equal["variance"], ROUNDING
+    ):
+        raise ContradictionError("interpolated heads: S1 holds without equality at s = ½")
+    _check_columns("interpolated", interpolated, _interpolated_logits(data), p)
+    _check_columns("rotary", data["rotary"], _rotary_logits(data, p), p)
+    _check_columns("frequency", rows(scanned, scanned["head"] == 0), _frequency_logits(data, p), p)
+    for kind in (*KINDS, "map"):
+        scores = np.stack([data[kind][name] for name in COLORS])
+        if not ((scores >= 0) & (scores <= 1 + ROUNDING)).all():
+            raise ContradictionError(f"{kind} heads: a score is not between 0 and 1")
 
 
 def _check_exclusion(kind: str, heads: Table, p: Parameters) -> None:
     variance, bound = heads["variance"], heads["positional_deviation"] + heads["symbolic_deviation"]
-    if (variance > bound * (1 + ROUNDING)).any():
+    if not (variance <= bound * (1 + ROUNDING)).all():
         raise ContradictionError(f"{kind} heads: Var(λ) exceeds S1's bound by the deviations")
-    if (heads["entropy"] < log(p["keys"]) - np.sqrt(2 * p["keys"] * variance) - ROUNDING).any():
+    if not (heads["entropy"] >= log(p["keys"]) - np.sqrt(2 * p["keys"] * variance) - ROUNDING).all():
         raise ContradictionError(f"{kind} heads: the entropy is below log m − √(2m Var), which S1 excludes")
 
 
-def _check_interpolated(heads: Table, own: np.ndarray, p: Parameters) -> None:
-    """Deviations 2s² Var and 2(1 − s)² Var, so equality in S1 at s = ½; scores of pure heads from λ alone."""
-    size, share = heads["size"], heads["share"]
-    variance = size**2 * own.var()
-    expected = {
-        "variance": variance,
-        "positional_deviation": 2 * share**2 * variance,
-        "symbolic_deviation": 2 * (1 - share) ** 2 * variance,
+def _check_columns(kind: str, heads: Table, logits: Iterable[np.ndarray], p: Parameters) -> None:
+    """Each column against its definition, head by head."""
+    found = [_by_definition(M, p) for M in logits]
+    scale = np.maximum(1, heads["variance"])
+    for name in found[0]:
+        if not (np.abs(heads[name] - [head[name] for head in found]) <= ROUNDING * scale).all():
+            raise ContradictionError(f"{kind} heads: the {name} is not that of the logits")
+
+
+def _by_definition(M: np.ndarray, p: Parameters) -> dict[str, float]:
+    """Scores from whole texts with two blocks swapped; deviations as sums over all keys and places."""
+    own, blocks = M.diagonal(), p["blocks"]
+    pairs = np.stack(np.triu_indices(blocks, 1), 1)
+    keys = np.tile(np.arange(len(M)).reshape(blocks, -1), (len(pairs), 1, 1))
+    np.put_along_axis(keys, pairs[..., None], keys[0, pairs[:, ::-1]], 1)
+    swapped = M[keys.reshape(len(pairs), -1), np.arange(len(M))]
+    weights, after = _softmax(own), _softmax(swapped).reshape(len(pairs), blocks, -1).mean(2)
+    old, new = weights.reshape(blocks, -1).mean(1)[pairs], np.take_along_axis(after, pairs, 1)
+    lengths = np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1)
+    emphasis = _softmax(np.abs(old[:, 0] - old[:, 1]) / p["temperature"])
+    return {
+        "positional": emphasis @ ((new * old).sum(1) / lengths),
+        "symbolic": emphasis @ ((new * old[:, ::-1]).sum(1) / lengths),
+        "entropy": -(weights * np.log(weights)).sum(),
+        "variance": own.var(),
+        "positional_deviation": ((M - own) ** 2).mean(),
+        "symbolic_deviation": ((M - own[:, None]) ** 2).mean(),
     }
-    for name, values in expected.items():
-        if not np.allclose(heads[name], values, ROUNDING, ROUNDING * variance.max()):
-            raise ContradictionError(f"interpolated heads: {name} is not its closed form")
-    other = np.array([_other_score(value * own, p) for value in size])
-    for end, pure, opposite in ((0, "positional", "symbolic"), (1, "symbolic", "positional")):
-        _check_one(f"{pure} heads", heads[pure][share == end])
-        if not np.allclose(heads[opposite][share == end], other[share == end], 0, ROUNDING):
-            raise ContradictionError(f"{pure} heads: the {opposite} score is not that of their block means")
-    for name, value in (("positional", 1), ("symbolic", 1), ("entropy", log(p["keys"]))):
-        if not np.allclose(heads[name][size == 0], value, 0, ROUNDING):
-            raise ContradictionError(f"uniform heads: the {name} is not {value:g}")
 
 
-def _other_score(own: np.ndarray, p: Parameters) -> float:
-    """The mean of 2ab/(a² + b²) over block means a, b of the weights, weighted by softmax(|a − b|/τ)."""
-    weights = np.exp(own - own.max())
-    means = (weights / weights.sum()).reshape(p["blocks"], -1).mean(1)
-    i, j = np.triu_indices(p["blocks"], 1)
-    a, b = means[i], means[j]
-    emphasis = np.exp((np.abs(a - b) - np.abs(a - b).max()) / p["temperature"])
-    return float((emphasis * 2 * a * b / (a**2 + b**2)).sum() / emphasis.sum())
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def _interpolated_logits(data: Data) -> Iterator[np.ndarray]:
+    own = data["own"]["logit"]
+    for size, share in zip(data["interpolated"]["size"], data["interpolated"]["share"], strict=True):
+        yield size * ((1 - share) * own + share * own[:, None])
+
+
+def _rotary_logits(data: Data, p: Parameters) -> list[np.ndarray]:
+    frequencies = p["base"] ** (-2 * np.arange(p["d_k"] // 2) / p["d_k"])
+    return [_turned(head, frequencies) for head in _complex(data["rotary_vectors"], p)]
+
+
+def _frequency_logits(data: Data, p: Parameters) -> Iterator[np.ndarray]:
+    frequencies = np.unique(data["frequency"]["frequency"])
+    for head in _complex(data["frequency_vectors"], p):
+        yield from (_turned(head, frequencies[[i]]) for i in range(len(frequencies)))
+
+
+def _complex(vectors: Table, p: Parameters) -> np.ndarray:
+    """(heads, m + 1, pairs)."""
+    return (vectors["first"] + 1j * vectors["second"]).reshape(-1, p["keys"] + 1, vectors["pair"].max() + 1)
+
+
+def _turned(head: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """M_kj = Re Σ_f q̄_f k_f exp(i(j − m)θ_f), the last row of `head` being q."""
+    turns = np.exp(1j * frequencies[:, None] * np.arange(1 - len(head), 0))
+    return (head[:-1] * head[-1].conj() @ turns).real
 
 
 def _check_one(heads: str, scores: np.ndarray) -> None:
@@ -303,7 +356,7 @@ FIGURE = Figure(
         "keys": 64,
         "blocks": 16,
         "temperature": 1 / 64,
-        "sizes": [0.0, 0.5, 1.0, 1.5, 3.0],
+        "sizes": [0.0, 0.1, 0.5, 1.0, 1.5, 3.0],
         "steps": 21,
         "rotary_heads": 150,
         "d_k": 16,

@@ -8,16 +8,14 @@ Reads all files results/refinements/*.csv, one number per line, with the columns
     seed         an integer
     step         an integer: steps of the optimiser so far
     metric       a name with its unit, such as "valid bits per byte"
-    value        a number
+    value        a finite number
 
 A run is an experiment, scenario, encoding and seed. All runs of an experiment have the same metrics at the
 same steps. A metric of several steps is drawn as curves, and a metric whose name does not begin with "train"
 also by its values at its last step.
 """
 
-import csv
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,19 +24,24 @@ from matplotlib.figure import Figure as Page
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table, rows, table
+from paper_figures.figure import Data, Figure, Parameters, Table, rows
+from paper_figures.stored import INTEGER, NAME, Column, number, one_of, read
 from paper_figures.style import BLACK, GREY, TEXT
 from paper_figures.style import SCENARIOS as COLOURS
-from theory.errors import InputError, did_you_mean
 
 SCENARIOS = {**COLOURS, "none": GREY}
 MARKERS = {"pd": "^", "hd": "s", "nd": "v", "none": "o"}
 ENCODINGS = {"none": ":", "absolute": "-.", "rotary": "--", "rotary+D": "-"}
 """Line styles."""
-RUN = ("experiment", "scenario", "encoding", "seed")
-COLUMNS = dict.fromkeys(RUN[:3], str) | {"seed": int, "step": int, "metric": str, "value": float}
-CHOICES = {"scenario": SCENARIOS, "encoding": ENCODINGS}
-KINDS = {str: "a name", int: "an integer", float: "a number"}
+COLUMNS: dict[str, Column] = {
+    "experiment": NAME,
+    "scenario": one_of(tuple(SCENARIOS)),
+    "encoding": one_of(tuple(ENCODINGS)),
+    "seed": INTEGER,
+    "step": INTEGER,
+    "metric": NAME,
+    "value": number(),
+}
 ACROSS, HEIGHT, LEGEND = 4, 1.8, 0.35
 """Panels side by side at most; inches for each line of panels and for the legend."""
 LATE = 0.2
@@ -49,74 +52,14 @@ SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textas
 
 
 def compute(p: Parameters, device: torch.device) -> Data:
-    """Read all files. InputError naming file, line and column for what is malformed, repeated or missing."""
-    lines: dict[tuple, dict] = {}
-    for path in p["results"]:
-        for number, line in _read(path):
-            key = tuple(line[name] for name in (*RUN, "metric", "step"))
-            if key in lines:
-                got, fix = f"again {_words(key)}", "remove one of the lines"
-                raise InputError(f"{path}, line {number}", got=got, expected="one value of each", fix=fix)
-            lines[key] = line | {"path": path}
-    _check_complete(lines)
-    return {"values": table(**{name: [line[name] for line in lines.values()] for name in COLUMNS})}
-
-
-def _read(path: str) -> Iterator[tuple[int, dict]]:
-    """The lines of a file, parsed, with their numbers."""
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as stream:
-            header, *lines = list(csv.reader(stream)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(path, got=str(error), expected="CSV in UTF-8", fix="write it anew") from error
-    if sorted(header) != sorted(COLUMNS):
-        got, fix = ",".join(header) or "nothing", "name the columns as `pydoc " + __name__ + "` says"
-        raise InputError(f"{path}, header", got=got, expected=",".join(COLUMNS), fix=fix)
-    if not lines:
-        raise InputError(path, got="a header only", expected="results below it", fix="remove the file")
-    for number, fields in enumerate(lines, 2):
-        where, named = f"{path}, line {number}", zip(header, fields, strict=False)
-        if len(fields) != len(header):
-            got, expected = f"{len(fields)} fields", f"{len(header)}, as in the header"
-            raise InputError(where, got=got, expected=expected, fix="repair the line")
-        yield number, {name: _parse(f"{where}, column {name}", name, text) for name, text in named}
-
-
-def _parse(where: str, name: str, text: str) -> str | int | float:
-    choices = CHOICES.get(name)
-    if choices and text not in choices:
-        fix = did_you_mean(text, choices) or "use one of these"
-        raise InputError(where, got=repr(text), expected=" or ".join(choices), fix=fix)
-    try:
-        if text:
-            return COLUMNS[name](text)
-    except ValueError:
-        pass
-    raise InputError(where, got=repr(text), expected=KINDS[COLUMNS[name]], fix="repair the line")
-
-
-def _words(key: tuple) -> str:
-    experiment, scenario, encoding, seed, metric, step = key
-    return f"{metric!r} at step {step} of {experiment}, scenario {scenario}, encoding {encoding}, seed {seed}"
-
-
-def _check_complete(lines: dict[tuple, dict]) -> None:
-    """InputError unless all runs of an experiment have the same metrics and steps."""
-    files = {key[:4]: line["path"] for key, line in lines.items()}
-    for experiment, *point in dict.fromkeys((key[0], *key[4:]) for key in lines):
-        for run, path in files.items():
-            if run[0] == experiment and (*run, *point) not in lines:
-                got, fix = f"no {_words((*run, *point))}", "finish that run, or remove its lines"
-                expected = "the metrics and steps of the other runs of this experiment"
-                raise InputError(path, got=got, expected=expected, fix=fix)
+    """All files; InputError for a run that is malformed or incomplete."""
+    run = ("scenario", "encoding", "seed")
+    values = read(p["results"], COLUMNS, group=("experiment",), run=run, point=("metric", "step"))
+    return {"values": values}
 
 
 def check(data: Data, p: Parameters) -> None:
-    """No statement predicts these numbers; they have to be finite."""
-    values = data["values"]
-    for at in np.flatnonzero(~np.isfinite(values["value"]))[:1]:
-        key = tuple(values[name][at].item() for name in (*RUN, "metric", "step"))
-        raise ContradictionError(f"{_words(key)} is {values['value'][at]}, so that run has failed")
+    """No statement predicts these numbers."""
 
 
 def draw(data: Data, p: Parameters) -> Page:

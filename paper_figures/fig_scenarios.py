@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Page
 from matplotlib.ticker import LogLocator, NullLocator
 
-from numerics import AttentionSystem, integrate
+from numerics import AttentionSystem
 from numerics.families import random_form, random_tokens
+from numerics.layerwise import positive_eigenvalues
 from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table, rows, stack, table
+from paper_figures.forms import pair_forms, require_growth
+from paper_figures.simulate import simulate
 from paper_figures.style import BLACK, GREY, SCENARIOS, TEXT
 
-POSITIVE = {"pd": lambda d: d, "hd": lambda d: d // 2, "nd": lambda d: 0}
-"""Number of positive eigenvalues of A in d dimensions."""
 TITLES = {"pd": r"pd: $A \succ 0$", "hd": "hd: $A$ indefinite", "nd": r"nd: $A \prec 0$"}
 COORDINATES = ("x1", "x2", "x3")
 ROUNDING = 1e-7
@@ -28,11 +29,11 @@ def cases(dimensions: list[int]) -> list[tuple[int, str]]:
 
 def compute(p: Parameters, device: torch.device) -> Data:
     """For each dimension one W and one start; the scenarios differ in the signs of A's eigenvalues."""
-    parts = [simulate(p, d, name, device) for d, name in cases(p["dimensions"])]
+    parts = [compute_run(p, d, name, device) for d, name in cases(p["dimensions"])]
     return {"systems": stack(system for system, _ in parts), "paths": stack(path for _, path in parts)}
 
 
-def simulate(p: Parameters, d: int, scenario: str, device: torch.device) -> tuple[Table, Table]:
+def compute_run(p: Parameters, d: int, scenario: str, device: torch.device) -> tuple[Table, Table]:
     """The entries of W and A, and the tokens at all times (coordinates beyond d are 0)."""
     generator = torch.Generator().manual_seed(p["seed"])
     share = p["antisymmetric_share"] if d > 1 else 0.0
@@ -40,12 +41,10 @@ def simulate(p: Parameters, d: int, scenario: str, device: torch.device) -> tupl
         1, d, positive=d, spectrum=p["score_spectrum"], antisymmetric_share=share, generator=generator
     )
     start = random_tokens(1, p["n"], d, p["scale"], generator)
-    A = random_form(
-        1, d, positive=POSITIVE[scenario](d), spectrum=p["response_spectrum"], generator=generator
-    )
+    positive = positive_eigenvalues(scenario, d)
+    A = random_form(1, d, positive=positive, spectrum=p["response_spectrum"], generator=generator)
     times = torch.linspace(0, p["until"], p["samples"], dtype=torch.float64)
-    system = AttentionSystem.from_response(W, A).to(device)
-    states = integrate(system, start.to(device), times.to(device)).states[0].cpu()
+    states = simulate(AttentionSystem.from_response(W, A), start, times, device)[0]
     states = torch.nn.functional.pad(states, (0, len(COORDINATES) - d))
     row, column = np.indices((d, d))
     entries = table(d=d, scenario=scenario, row=row, column=column, score=W[0], response=A[0])
@@ -76,15 +75,10 @@ def check_run(t: np.ndarray, x: np.ndarray, W: np.ndarray, A: np.ndarray, scenar
     d = len(A)
     where = f"d = {d}, {scenario}"
     positive = (np.linalg.eigvalsh(A) > 0).sum()
-    if positive != POSITIVE[scenario](d) or not (np.linalg.eigvalsh(W + W.T) > 0).all():
+    if positive != positive_eigenvalues(scenario, d) or not (np.linalg.eigvalsh(W + W.T) > 0).all():
         raise ContradictionError(f"{where}: the eigenvalues of W_s and A are not those of this scenario")
     size = np.linalg.norm(x, axis=2).max(1)
-    i, j = np.triu_indices(x.shape[1], 1)
-    gaps = x[:, i] - x[:, j]
-    forms = np.einsum("tpa,ab,tpb->tp", gaps, A, gaps)
-    slack = ROUNDING * np.linalg.norm(A, 2) * size[1:, None] ** 2
-    if (np.diff(forms, axis=0) < -slack).any():
-        raise ContradictionError(f"{where}: the A-form of a pair decreases, which T1 excludes")
+    require_growth(pair_forms(x, A), ROUNDING * np.linalg.norm(A, 2) * size[1:, None] ** 2, where)
     if not (np.diff(np.einsum("tia,ab,tib->t", x, A, x) / 2) > 0).all():
         statement = {"pd": "T3", "hd": "L1 with L4", "nd": "T2"}[scenario]
         raise ContradictionError(f"{where}: ½ Σ x_iᵀAx_i does not increase strictly, as {statement} has it")
@@ -168,8 +162,9 @@ def caption(data: Data, p: Parameters) -> str:
     sizes = {case: np.linalg.norm(run(data, *case)[1], axis=2).max(1) for case in cases(p["dimensions"])}
     grown = min(size[-1] / size[0] for (_, name), size in sizes.items() if name == "pd")
     fallen = min(size[0] / size[-1] for (_, name), size in sizes.items() if name == "nd")
+    dimensions = ", ".join(map(str, p["dimensions"]))
     return (
-        rf"Simulated paths of ${p['n']}$ tokens from start (open) to end (filled) in $d = 1, 2, 3$ "
+        rf"Simulated paths of ${p['n']}$ tokens from start (open) to end (filled) in $d = {dimensions}$ "
         r"dimensions, $W_s \succ 0$, $A = A^\top$ with all (pd), $\lfloor d/2 \rfloor$ (hd) or no (nd) "
         r"eigenvalues positive; within a row the starts, $W$ and the moduli of $A$'s eigenvalues are the "
         rf"same. Paths are drawn until $t = {p['until']:g}$ or until $\max_i \|x_i\|$ passes "
@@ -177,16 +172,17 @@ def caption(data: Data, p: Parameters) -> str:
         rf"= {p['until']:g}$ the largest has grown by a factor of {np.floor(grown):g} or more in pd, "
         rf"where T3 says that it diverges, and fallen by a factor of {np.floor(10 * fallen) / 10:g} or "
         r"more in nd, where T2 says that all tokens tend to 0. For hd only T1 is claimed: no $A$-form of a "
-        r"pair decreases. " + sampling(p)
+        r"pair decreases. " + sampling(p, p["dimensions"])
     )
 
 
-def sampling(p: Parameters) -> str:
-    """LaTeX: how systems and starts were drawn."""
+def sampling(p: Parameters, dimensions: list[int]) -> str:
+    """LaTeX: how systems and starts were drawn; one number has no antisymmetric part."""
+    where = " where $d > 1$" if 1 in dimensions else ""
     score, response = ("[{:g}, {:g}]".format(*p[f"{name}_spectrum"]) for name in ("score", "response"))
     return (
         rf"Eigenvalues of $W_s$ in ${score}$, moduli of those of $A$ in ${response}$, $\|W_a\|_F = "
-        rf"{p['antisymmetric_share']:g} \|W\|_F$ where $d > 1$, Gaussian starts of standard deviation "
+        rf"{p['antisymmetric_share']:g} \|W\|_F${where}, Gaussian starts of standard deviation "
         rf"{p['scale']:g}, seed {p['seed']}."
     )
 

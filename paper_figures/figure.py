@@ -47,6 +47,18 @@ class Figure:
     animate: Callable[[Data, Parameters], FuncAnimation] | None = None
     results: str = ""
 
+    def sized(self, quick: bool) -> dict[str, Any]:
+        """The parameters, at full or at quick size."""
+        return {**self.parameters, **(self.quick if quick else {})}
+
+    def accept(self, data: Data, parameters: Parameters) -> None:
+        """ContradictionError if a number is not finite (a simulation did not arrive) or `check` objects."""
+        for part, columns in data.items():
+            for name, column in columns.items():
+                if column.dtype.kind == "f" and not np.isfinite(column).all():
+                    raise ContradictionError(f"{part}.{name}: a number is not finite, so nothing is shown")
+        self.check(data, parameters)
+
 
 def table(**columns: Any) -> Table:
     """Columns from tensors, arrays, lists or numbers, broadcast to one shape and flattened in C order.

@@ -11,6 +11,7 @@ from PIL import Image
 
 from paper_figures.figure import Figure
 from paper_figures.registry import FIGURES
+from theory.errors import InputError
 from theory.registry import statement
 from tokendyn.files import write_text
 
@@ -67,7 +68,14 @@ def markdown(caption: str) -> str:
 
 
 def main(made: Path, docs: Path) -> None:
-    """Write docs/figures.md and docs/figures/*.png (the movie itself, as it is)."""
+    """Write docs/figures.md and docs/figures/*.png (the movie itself, as it is).
+
+    Raises InputError if a figure that needs no stored results is missing.
+    """
+    missing = [f.name for f in FIGURES if not f.results and not (made / f"{f.name}.json").exists()]
+    if missing:
+        got, fix = f"{made} without {', '.join(missing)}", "run `tokendyn figures` where there is a network"
+        raise InputError("made", got=got, expected="all figures that need no stored results", fix=fix)
     images = docs / "figures"
     images.mkdir(exist_ok=True)
     for figure in FIGURES:
@@ -81,9 +89,7 @@ def main(made: Path, docs: Path) -> None:
 def _small(image: Path, target: Path) -> None:
     with Image.open(image) as whole:
         height = round(whole.height * WIDTH / whole.width)
-        whole.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).quantize(256).save(
-            target, optimize=True
-        )
+        whole.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS).save(target, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Making figures: compute or take from the cache, check, draw, and put finished files in place."""
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -31,11 +30,14 @@ class Made:
 
 def with_results(figure: Figure, quick: bool) -> Parameters:
     """The figure's parameters; with the files it reads, if it reads some. MissingError if there are none."""
-    parameters = {**figure.parameters, **(figure.quick if quick else {})}
+    parameters = figure.sized(quick)
     if figure.results:
         found = sorted(RESULTS.glob(figure.results))
         if not found:
-            raise MissingError(f"no file {RESULTS / figure.results}: it draws the results of training runs")
+            raise MissingError(
+                f"no file {RESULTS / figure.results}: it draws the results of training runs. Put them there, "
+                f"in the columns that {figure.compute.__module__} describes"
+            )
         parameters["results"] = {str(path): cache.checksum(path) for path in found}
     return parameters
 
@@ -60,11 +62,11 @@ def make(
     if not fresh and (caption := _finished(figure.name, key, out)):
         return Made("unchanged", caption)
     data = None if fresh else cache.load(figure.name, key)
-    how = "drawn" if data else "computed"
+    how = "computed" if data is None else "drawn"
     if data is None:
         say("computing")
         data = figure.compute(parameters, torch.device(device))
-    figure.check(data, parameters)
+    figure.accept(data, parameters)
     if how == "computed":
         cache.store(figure.name, key, data)
     say("drawing")
@@ -86,27 +88,31 @@ def make(
 def _finished(name: str, key: str, out: Path) -> str:
     """The caption of the figure in `out` if it has this key and all its files are intact, else ""."""
     try:
-        about = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        about = cache.read_sealed(out / f"{name}.json")
         intact = all(cache.checksum(out / file) == found for file, found in about["files"].items())
         return about["caption"] if intact and about["key"] == key else ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return ""
 
 
 def _write(figure: Figure, data: Data, parameters: Parameters, about: dict, out: Path) -> None:
-    """All files into a hidden folder beside their places, then each in one step into its place."""
+    """All files into a hidden folder beside their places, then each in one step into its place.
+
+    Tables that an earlier version of the figure left are removed.
+    """
     with tempfile.TemporaryDirectory(prefix=f".{figure.name}-", dir=out) as work:
         folder = Path(work)
         for part, columns in data.items():
             cache.write_table(folder / f"{figure.name}.{part}.csv", columns)
         render(figure, data, parameters, folder)
         files = {path.name: cache.checksum(path) for path in sorted(folder.iterdir())}
-        manifest = folder / f"{figure.name}.json"
-        manifest.write_text(
-            json.dumps({**about, "files": files}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        for name in (*files, manifest.name):
+        manifest = f"{figure.name}.json"
+        cache.write_sealed(folder / manifest, {**about, "files": files})
+        for name in (*files, manifest):
             os.replace(folder / name, out / name)
+        for old in out.glob(f"{figure.name}.*.csv"):
+            if old.name not in files:
+                old.unlink()
 
 
 def render(figure: Figure, data: Data, parameters: Parameters, folder: Path) -> None:

@@ -5,8 +5,10 @@ vectors, `q = x @ query.T`; the theory's tokens are columns, `q = query x`. The 
 in both, so `W = query^T key / sqrt(head_dim)` and the value map is `V = output value`.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from math import sqrt
 from typing import NamedTuple
 
@@ -84,19 +86,39 @@ class AttentionLayer:
 class Adapter:
     """How to read the attention weights of one architecture out of its state dict.
 
-    `matches(state)` recognises the architecture by its keys. `layers(state, heads)` returns the layers in
-    order and raises `InputError` naming the key at fault. `heads_key`, `width_key` and `depth_key` are the
-    names under which a `config.json` gives the number of heads, d, and (for layers that are iterated; else
-    None) the depth.
+    `pattern` fits the keys by which the architecture is known; its groups are what comes before the model's
+    own keys and the numbers of the layer. `layer` with these numbers put in, and then `parts`, are the keys
+    of the query, key, value and output maps, without the prefix and the final `.weight`. `heads_key`,
+    `width_key` and `depth_key` are the names under which a `config.json` gives the number of heads, d, and
+    (for layers that are iterated; else None) the depth.
     """
 
     architecture: str
+    pattern: re.Pattern[str]
+    layer: str
+    parts: tuple[str, str, str, str]
     ignores: tuple[str, ...]
-    matches: Callable[[State], bool]
-    layers: Callable[[State, int], tuple[AttentionLayer, ...]]
     heads_key: str
     width_key: str
     depth_key: str | None
+
+    def matches(self, state: State) -> bool:
+        """Whether the state dict has an attention layer of this architecture."""
+        return any(map(self.pattern.fullmatch, state))
+
+    def layers(self, state: State, heads: int) -> tuple[AttentionLayer, ...]:
+        """The distinct attention layers, ordered by their numbers, of a state dict that `matches`.
+
+        Raises `InputError` if it holds two models, if a key is missing or its weight unusable, or if `heads`
+        does not divide d.
+        """
+        found = [match.groups() for match in map(self.pattern.fullmatch, state) if match]
+        prefixes, *columns = (set(column) for column in zip(*found, strict=True))
+        prefix = _single(prefixes, self.architecture)
+        return tuple(
+            read_layer(state, prefix + self.layer.format(*numbers), self.parts, heads, self.architecture)
+            for numbers in product(*map(_counted, columns))
+        )
 
 
 def read_weight(
@@ -158,13 +180,17 @@ def read_layer(
     )
 
 
-def single_prefix(prefixes: set[str], model: str) -> str:
-    """The one prefix of all keys. Raises `InputError` if the state dict holds two models."""
+def _counted(numbers: set[str]) -> range:
+    """From 0 to the largest, or far enough to include one that is missing."""
+    return range(1 + min(max(map(int, numbers)), len(numbers)))
+
+
+def _single(prefixes: set[str], architecture: str) -> str:
     if len(prefixes) != 1:
         raise InputError(
             argument="path",
             got=f"attention layers under {len(prefixes)} prefixes: {sorted(prefixes)}",
-            expected=f"one {model} model",
+            expected=f"one {architecture} model",
             fix="save the state dict of one model alone",
         )
     return min(prefixes)

@@ -465,6 +465,15 @@ def test_a_missing_key_of_a_bert_is_named(save_bert: SaveModel, part: str):
     assert_checkpoint_refused("path", save_bert(state), f"without '{key}'", "bert adapter")
 
 
+@pytest.mark.parametrize("number", [3, 10**12])
+def test_a_gap_in_the_numbers_of_layers_is_named(save_bert: SaveModel, number: int):
+    state = bert_state(2)
+    state |= {key.replace("layer.1", f"layer.{number}"): value for key, value in bert_state(2).items()}
+    assert_checkpoint_refused(
+        "path", save_bert(state), "without 'encoder.layer.2.attention.self.query.weight'"
+    )
+
+
 def test_a_wrong_shape_in_a_bert_is_named(save_bert: SaveModel):
     key = "encoder.layer.1.attention.output.dense.weight"
     state = bert_state(3) | {key: torch.ones(D, D + 1)}

@@ -14,6 +14,7 @@ from numerics.layerwise import (
     mean_cosine,
     mean_norm,
     normalised,
+    positive_eigenvalues,
     random_perceptron,
     random_stacks,
     run,
@@ -107,6 +108,13 @@ def test_stacks_have_the_signs_of_their_scenario_and_one_response(scenario):
         spectrum = torch.linalg.eigvalsh(symmetric_part(layer.score))
         assert ((spectrum > 0.1 - 1e-12) & (spectrum < 0.2 + 1e-12)).all()
     assert not torch.equal(stacks.layers[0].score, stacks.layers[1].score)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 7])
+def test_half_of_an_odd_number_is_rounded_down(d):
+    assert [positive_eigenvalues(name, d) for name in SCENARIOS] == [d, d // 2, 0]
+    stacks = random_stacks("hd", 2, 1, d, generator=generator())
+    assert (torch.linalg.eigvalsh(stacks.response) > 0).sum(1).tolist() == [d // 2] * 2
 
 
 def test_scenarios_of_a_seed_differ_in_signs_only():

@@ -10,7 +10,7 @@ import torch
 from matplotlib import style as matplotlib_style
 
 from numerics.fetch import UnavailableError
-from paper_figures.figure import Data, Figure, Parameters
+from paper_figures.figure import Data, Figure
 from paper_figures.registry import FIGURES
 from paper_figures.style import STYLE
 from theory.registry import statements
@@ -19,13 +19,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 COMPUTED = [figure for figure in FIGURES if not figure.results]
 
 
-def quick(figure: Figure) -> Parameters:
-    return {**figure.parameters, **figure.quick}
-
-
 def compute(figure: Figure) -> Data:
     try:
-        return figure.compute(quick(figure), torch.device("cpu"))
+        return figure.compute(figure.sized(quick=True), torch.device("cpu"))
     except UnavailableError as error:
         pytest.skip(f"a package could not be downloaded here; run the test with a network: {error.got}")
 
@@ -62,8 +58,8 @@ def test_the_same_seed_gives_the_same_data(figure):
 
 @pytest.mark.parametrize("figure", COMPUTED, ids=lambda figure: figure.name)
 def test_the_data_agree_with_the_statement_and_have_a_caption(figure):
-    figure.check(data(figure.name), quick(figure))
-    caption = figure.caption(data(figure.name), quick(figure))
+    figure.accept(data(figure.name), figure.sized(quick=True))
+    caption = figure.caption(data(figure.name), figure.sized(quick=True))
     assert caption.endswith(".")
     assert caption.count("$") % 2 == 0
 
@@ -73,4 +69,4 @@ def test_the_data_agree_with_the_statement_and_have_a_caption(figure):
 def test_a_figure_looks_as_before(figure):
     """Tolerance: root mean square of the difference, of 255; the same build of Matplotlib gives 0."""
     with matplotlib.rc_context(), matplotlib_style.context(["default", STYLE]):
-        return figure.draw(data(figure.name), quick(figure))
+        return figure.draw(data(figure.name), figure.sized(quick=True))

@@ -9,7 +9,7 @@ import torch
 from paper_figures import fig_pairwise
 from paper_figures.figure import ContradictionError, Data
 
-QUICK = {**fig_pairwise.FIGURE.parameters, **fig_pairwise.FIGURE.quick}
+QUICK = fig_pairwise.FIGURE.sized(quick=True)
 
 
 @cache
@@ -62,3 +62,11 @@ def test_marked_distances_do_go_the_other_way():
         marked = fig_pairwise._wrong(computed(), QUICK, name)
         assert (sign * change < 1e-7)[marked[1:] & marked[:-1]].all()
         assert marked.any()
+
+
+def test_a_path_that_is_not_a_number_is_refused():
+    path = computed()["paths"]
+    with pytest.raises(ContradictionError, match="not finite"):
+        fig_pairwise.FIGURE.accept({"paths": {**path, "x1": np.nan * path["x1"]}}, QUICK)
+    with pytest.raises(ContradictionError, match="which T1 excludes"):
+        fig_pairwise.check({"paths": {**path, "x1": np.nan * path["x1"]}}, QUICK)

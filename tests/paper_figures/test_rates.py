@@ -15,7 +15,7 @@ from paper_figures import (
     fig_hyperplane,
     fig_threshold,
 )
-from paper_figures.figure import ContradictionError, Data, Figure, Parameters, Table
+from paper_figures.figure import ContradictionError, Data, Table
 
 MODULES = (
     fig_absolute_rates,
@@ -28,18 +28,18 @@ MODULES = (
 FIGURES = {module.FIGURE.name: module.FIGURE for module in MODULES}
 
 
-def quick(figure: Figure) -> Parameters:
-    return {**figure.parameters, **figure.quick}
-
-
 @cache
 def computed(name: str) -> Data:
-    return FIGURES[name].compute(quick(FIGURES[name]), torch.device("cpu"))
+    return FIGURES[name].compute(FIGURES[name].sized(quick=True), torch.device("cpu"))
 
 
 def times(column: str, factor: float | Callable[[Table], np.ndarray]) -> Callable[[Table], Table]:
     """The table with a column multiplied by a number or by what a function makes of the table."""
     return lambda t: {**t, column: t[column] * (factor(t) if callable(factor) else factor)}
+
+
+def constant(column: str, value: float) -> Callable[[Table], Table]:
+    return lambda t: {**t, column: np.full_like(t[column], value)}
 
 
 def exponential(rate: float) -> Callable[[Table], np.ndarray]:
@@ -73,8 +73,34 @@ PLANTS = {
         times("cov", lambda t: np.where(t["t"] > 0, np.maximum(t["t"], 1) ** -0.02, 1.0)),
         "away from T9's C\\*",
     ),
-    "no further approach": ("collapse", "covariances", times("cov", late(1.03)), "stopped approaching"),
+    "no further approach": ("collapse", "covariances", times("cov", late(1.03)), "like t\\^.*, not 1/t"),
+    "an approach like 1/√t": (
+        "collapse",
+        "covariances",
+        times("cov", lambda t: 1 - 0.5 / np.sqrt(np.maximum(t["t"], 1))),
+        "like t\\^-0.65, not 1/t",
+    ),
     "C* attracts where it repels": ("collapse_threshold", "near", times("measured", -1), "near: .* T9b"),
+    "rates near C* times 0.3": ("collapse_threshold", "near", times("measured", 0.3), "near: .* T9b"),
+    "rates of rotations times 0.9": (
+        "collapse_threshold",
+        "rotations",
+        times("measured", 0.9),
+        "rotations: a deviation's rate",
+    ),
+    "far starts as far from every C*": (
+        "collapse_threshold",
+        "far",
+        constant("distance", 0.5),
+        "does not come",
+    ),
+    "far starts as close to every C*": (
+        "collapse_threshold",
+        "far",
+        constant("distance", 0.05),
+        "far: a start comes",
+    ),
+    "far distances exchanged": ("collapse_threshold", "far", times("computed", -1), "does not come"),
     "rate cos φ": (
         "collapse_threshold",
         "rotations",
@@ -93,6 +119,7 @@ PLANTS = {
     ),
     "turning backwards": ("collapse_threshold", "paths", times("xy", -1), "does not turn"),
     "a rate 5 % larger": ("causal_rates", "paths", times("log_amplitude", 1.05), "5 % from T14b"),
+    "a norm that falls faster": ("causal_rates", "paths", times("log_norm", 1.05), "norm of a token"),
     "another V": ("causal_rates", "values", times("V", 1.05), "from T14b"),
     "rates in reverse": (
         "causal_rates",
@@ -106,6 +133,12 @@ PLANTS = {
         "positions",
         times("position", 1.1),
         "scores only, .* T12b",
+    ),
+    "a rate of the one system 5 % larger": (
+        "absolute_rates",
+        "kinds",
+        times("norm", lambda t: np.where(t["kind"] == "scores", np.exp(-0.0036 * t["t"]), 1.0)),
+        "encoding in scores: .* T12b",
     ),
     "no −1/2": ("absolute_rates", "kinds", times("norm", lambda t: t["t"] ** 0.02), "encoding in none"),
     "collapse to 0 in place of −p": (
@@ -122,6 +155,24 @@ PLANTS = {
         "two_sides",
         times("z", lambda t: np.where(t["start"] == "one side", np.exp(-t["t"]), 1.0)),
         "one side: a token leaves",
+    ),
+    "one side, above the envelope": (
+        "hyperplane",
+        "two_sides",
+        times("z", lambda t: np.where((t["start"] == "one side") & (t["t"] > 0), 1.5, 1.0)),
+        "one side: a token leaves",
+    ),
+    "one side, below the envelope for a while": (
+        "hyperplane",
+        "two_sides",
+        times("z", lambda t: np.where((t["start"] == "one side") & (t["t"] > 0) & (t["t"] < 0.15), 0.5, 1.0)),
+        "one side: a token leaves",
+    ),
+    "two sides grow for a while": (
+        "hyperplane",
+        "two_sides",
+        times("z", lambda t: np.where((t["start"] == "two sides") & (t["t"] > 1.5) & (t["t"] < 2), 2.0, 1.0)),
+        "no example",
     ),
     "two sides diverge": (
         "hyperplane",
@@ -147,7 +198,7 @@ LOST = {
 def test_a_false_variant_is_refused(name, part, spoil, refusal):
     data = computed(name)
     with pytest.raises(ContradictionError, match=refusal):
-        FIGURES[name].check({**data, part: spoil(data[part])}, quick(FIGURES[name]))
+        FIGURES[name].check({**data, part: spoil(data[part])}, FIGURES[name].sized(quick=True))
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -156,8 +207,8 @@ def test_missing_values_are_refused(name):
     (part, column), data = LOST[name], computed(name)
     lost = data[part][column].copy()
     lost[-1] = np.nan
-    with pytest.raises(ContradictionError):
-        FIGURES[name].check({**data, part: {**data[part], column: lost}}, quick(FIGURES[name]))
+    with pytest.raises(ContradictionError, match="not finite"):
+        FIGURES[name].accept({**data, part: {**data[part], column: lost}}, FIGURES[name].sized(quick=True))
 
 
 def test_the_sharp_constant():
@@ -168,4 +219,4 @@ def test_the_sharp_constant():
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_true_data_pass(name):
-    FIGURES[name].check(computed(name), quick(FIGURES[name]))
+    FIGURES[name].check(computed(name), FIGURES[name].sized(quick=True))

@@ -1,7 +1,9 @@
 """Regenerating: finished figures stay, damaged ones are made again, contradicted ones are not made."""
 
+import errno
 import json
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from click.testing import CliRunner
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure as Page
 
-from numerics.fetch import UnavailableError
+from numerics import InputError as NumericsInputError
+from numerics.fetch import FetchError, UnavailableError
 from paper_figures import cache, gallery, registry
 from paper_figures.figure import ContradictionError, Figure, MissingError, stack, table
 from paper_figures.regenerate import make
@@ -91,6 +94,31 @@ def test_quick_and_other_parameters_are_other_figures():
     assert made(replace(LINE, parameters={"points": 6, "seed": 0})) == "computed"
 
 
+def test_a_number_that_is_not_finite_is_not_drawn():
+    def lost(p, device):
+        return {"line": table(x=[0.0, np.nan], up=True)}
+
+    with pytest.raises(ContradictionError, match=r"line\.x: a number is not finite"):
+        made(replace(LINE, compute=lost))
+
+
+def test_tables_of_an_earlier_version_are_removed():
+    def renamed(p, device):
+        return {"curve": compute(p, device)["line"]}
+
+    made(LINE)
+    Path("out", "liner.line.csv").write_text("of another figure")
+    made(replace(LINE, compute=renamed, check=lambda data, p: None, draw=lambda data, p: Page()), fresh=True)
+    assert [name for name in contents() if name.endswith(".csv")] == ["line.curve.csv", "liner.line.csv"]
+
+
+def test_an_edited_caption_is_noticed():
+    made(LINE)
+    manifest = Path("out", "line.json")
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace("A line of 5", "A line of 6"))
+    assert made(LINE) == "drawn"
+
+
 @pytest.mark.parametrize("name", ["line.pdf", "line.line.csv", "line.json"])
 def test_a_damaged_or_missing_output_is_drawn_again_from_the_stored_data(name):
     made(LINE)
@@ -107,7 +135,8 @@ def test_a_corrupt_cache_entry_is_detected_and_computed_again(name):
     made(LINE)
     (entry,) = Path("cache", "figures").iterdir()
     intact = (entry / name).read_bytes()
-    for damage in (b"", intact[:-2], intact.replace(b"1", b"2"), b"[]", b"\xff"):
+    other_kind = intact.replace(b'"f"', b'"U"') if name == "entry.json" else b"x"
+    for damage in (b"", intact[:-2], intact.replace(b"1", b"2"), b"[]", b"{}", b"\xff", other_kind):
         (entry / name).write_bytes(damage)
         Path("out", "line.json").unlink()
         assert made(LINE) == "computed"
@@ -129,6 +158,7 @@ def test_the_cache_returns_the_same_bits(tmp_path):
 
 def test_the_key_follows_all_imported_code():
     names = cache.imported("paper_figures.fig_quadrants")
+    assert "paper_figures.cache" in cache.imported("paper_figures.regenerate")
     assert {"paper_figures.fig_quadrants", "numerics.integrate", "numerics.numba_backend"} <= set(names)
     assert not any(name.startswith(("tests", "tokendyn", "numpy")) for name in names)
 
@@ -168,6 +198,16 @@ def test_the_page_of_figures_has_image_and_caption_of_what_was_made(monkeypatch)
     assert "![A line](figures/line.png)\n\nA line of 5 points." in page
     assert "`results/*.csv`; there are none yet" in page
     assert [path.name for path in Path("docs", "figures").iterdir()] == ["line.png"]
+    Path("out", "line.json").unlink()
+    with pytest.raises(InputError, match="without line"):
+        gallery.main(Path("out"), Path("docs"))
+
+
+def test_the_cache_keeps_the_latest_of_a_figure_only():
+    for points in range(cache.KEPT + 3):
+        made(replace(LINE, parameters={"points": points + 2, "seed": 0}))
+    assert len(list(Path("cache", "figures").iterdir())) == cache.KEPT
+    assert made(LINE) == "drawn"
 
 
 def test_a_caption_keeps_its_formulas_and_loses_the_typesetting_of_its_text():
@@ -215,40 +255,82 @@ def test_stored_results_are_read_and_their_change_is_noticed(monkeypatch):
     assert list(json.loads(contents()["line.json"])["parameters"]["results"]) == ["results/runs/a.csv"]
 
 
+def unavailable(p, device):
+    raise UnavailableError(tried="a download", got="no network", fix="connect")
+
+
+def altered(p, device):
+    raise FetchError(tried="a checksum", got="another file", fix="try again")
+
+
+def malformed(p, device):
+    raise InputError("a.csv", got="an empty file", expected="a table", fix="write it again")
+
+
+def unreadable(p, device):
+    raise NumericsInputError("path", "no weights", "weights", "bring some")
+
+
+def full(p, device):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+PROBLEMS = {
+    spoiled: (1, "CONTRADICTED, not drawn: the line goes down"),
+    unavailable: (3, "missing: tried a download; got no network"),
+    altered: (2, "tried a checksum; got another file"),
+    malformed: (2, "a.csv: got an empty file"),
+    unreadable: (2, "path: got no weights"),
+    full: (2, "not written to figures: No space left"),
+}
+
+
 @pytest.fixture
-def four(monkeypatch):
-    """A good figure, one that is contradicted, one that needs the network and one with bad stored results."""
-
-    def unavailable(p, device):
-        raise UnavailableError(tried="a download", got="no network", fix="connect")
-
-    def malformed(p, device):
-        raise InputError("a.csv", got="an empty file", expected="a table", fix="write it again")
-
-    figures = (
-        LINE,
-        replace(LINE, name="spoiled", compute=spoiled),
-        replace(LINE, name="fetched", compute=unavailable),
-        replace(LINE, name="stored", compute=malformed),
-    )
-    monkeypatch.setattr(registry, "FIGURES", figures)
+def many(monkeypatch):
+    """A good figure after one for each problem."""
+    bad = [replace(LINE, name=problem.__name__, compute=problem) for problem in PROBLEMS]
+    monkeypatch.setattr(registry, "FIGURES", (*bad, LINE))
 
 
-def test_the_command_makes_all_it_can_and_says_what_it_could_not(four):
+def test_the_command_makes_all_it_can_and_says_what_it_could_not(many):
     result = run()
     assert result.exit_code == 1
-    assert "[1/4] line: computed" in result.stdout.replace("[ ", "[")
-    assert "CONTRADICTED, not drawn: the line goes down" in result.stdout
-    assert "missing: tried a download; got no network" in result.stdout
-    assert "1 of 4 figures in figures" in result.stdout
+    assert all(said in result.stdout for _, said in PROBLEMS.values())
+    assert "[ 7/7] line: computed" in result.stdout
+    assert "1 of 7 figures in figures" in result.stdout
     assert sorted(path.stem for path in Path("figures").glob("*.png")) == ["line"]
-    assert "stored: a.csv: got an empty file" in result.stdout
-    assert run("fetched").exit_code == 3
-    assert run("fetched", "stored").exit_code == 2
+    for problem, (code, _) in PROBLEMS.items():
+        assert run(problem.__name__).exit_code == code
+    assert run("unavailable", "malformed").exit_code == 2
     assert run("line").exit_code == 0
 
 
-def test_the_list_names_each_figure_with_its_statements(four):
+def test_a_figure_of_an_earlier_run_is_named_when_data_contradict(many):
+    Path("figures").mkdir()
+    Path("figures", "spoiled.pdf").write_text("of yesterday")
+    assert "figures still has the figure of an earlier run" in run("spoiled").stdout
+
+
+def test_quick_figures_do_not_replace_full_ones(many):
+    assert run("line", "--quick").exit_code == 0
+    assert Path("figures", "quick", "line.png").exists()
+    assert not Path("figures", "line.png").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_said_and_has_its_own_exit_code(monkeypatch, number):
+    def stopped(p, device):
+        os.kill(os.getpid(), number)
+        return compute(p, device)
+
+    monkeypatch.setattr(registry, "FIGURES", (replace(LINE, compute=stopped),))
+    result = run()
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stdout
+    assert not list(Path("figures").iterdir())
+
+
+def test_the_list_names_each_figure_with_its_statements(many):
     result = run("--list")
     assert result.exit_code == 0
     assert all(name in result.stdout for name in ("line", "spoiled", "T1", "A line"))
@@ -263,7 +345,7 @@ def test_the_list_names_each_figure_with_its_statements(four):
         (["--device", "abacus"], "a device that this PyTorch can use"),
     ],
 )
-def test_bad_input_is_named_before_anything_is_made(four, arguments, message):
+def test_bad_input_is_named_before_anything_is_made(many, arguments, message):
     Path("file").write_text("")
     result = run(*arguments)
     assert result.exit_code == 2
@@ -272,7 +354,15 @@ def test_bad_input_is_named_before_anything_is_made(four, arguments, message):
     assert not list(Path().glob("figures/*"))
 
 
+def test_a_cache_that_cannot_be_written_is_said_before_anything_is_computed(many, monkeypatch):
+    Path("file").write_text("")
+    monkeypatch.setenv("TOKENDYN_CACHE", "file")
+    result = run("line")
+    assert result.exit_code == 2
+    assert "TOKENDYN_CACHE: got file" in result.stderr
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere; run the tests as another user")
-def test_a_folder_without_write_permission_is_refused(four):
+def test_a_folder_without_write_permission_is_refused(many):
     Path("closed").mkdir(mode=0o500)
     assert "closed" in run("--out", "closed").stderr

@@ -17,7 +17,7 @@ FIGURES = {figure.name: figure for figure in (fig_scenarios.FIGURE, fig_movie.FI
 
 
 def quick(figure: Figure) -> Parameters:
-    return {**figure.parameters, **figure.quick}
+    return figure.sized(quick=True)
 
 
 @cache
@@ -59,6 +59,31 @@ def test_a_flipped_sign_is_another_scenario(column):
     spoilt = changed("scenarios", "systems", **{column: -computed("scenarios")["systems"][column]})
     with pytest.raises(ContradictionError, match="not those of this scenario"):
         fig_scenarios.check(spoilt, quick(fig_scenarios.FIGURE))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_paths_that_are_not_numbers_are_refused(name):
+    """Also by `check` alone, which takes no comparison with NaN for agreement."""
+    paths = computed(name)["paths"]
+    spoilt = changed(name, "paths", x1=np.where(paths["scenario"] == "hd", np.nan, paths["x1"]))
+    with pytest.raises(ContradictionError, match=r"paths\.x1: a number is not finite"):
+        FIGURES[name].accept(spoilt, quick(FIGURES[name]))
+    with pytest.raises(ContradictionError, match="hd: the A-form of a pair decreases"):
+        FIGURES[name].check(spoilt, quick(FIGURES[name]))
+
+
+def test_captions_say_which_dimensions_have_an_antisymmetric_part():
+    few = {**quick(fig_scenarios.FIGURE), "dimensions": [2, 3]}
+    captions = [
+        fig_scenarios.caption(computed("scenarios"), quick(fig_scenarios.FIGURE)),
+        fig_scenarios.caption(computed("scenarios"), few),
+        fig_movie.caption(computed("movie"), quick(fig_movie.FIGURE)),
+    ]
+    assert [("in $d = 1, 2, 3$" in text, "in $d = 2, 3$" in text) for text in captions[:2]] == [
+        (True, False),
+        (False, True),
+    ]
+    assert ["where $d > 1$" in text for text in captions] == [True, False, False]
 
 
 @pytest.mark.parametrize(("scenario", "match"), [("pd", "not grown, T3"), ("nd", "not fallen, T2")])

@@ -13,7 +13,7 @@ from paper_figures.figure import ContradictionError, Data
 
 D, HEADS = 8, 2
 NAME = "albert.encoder.albert_layer_groups.0.albert_layers.0.attention"
-P = FIGURE.parameters | FIGURE.quick
+P = FIGURE.sized(quick=True)
 
 
 def save(folder: Path, **maps: np.ndarray) -> Path:
@@ -43,7 +43,7 @@ def computed(maps: dict[str, np.ndarray], folder: Path, monkeypatch: pytest.Monk
 
 def refused(data: Data, match: str) -> None:
     with pytest.raises(ContradictionError, match=match):
-        FIGURE.check(data, P)
+        FIGURE.accept(data, P)
 
 
 def of(data: Data, name: str) -> np.ndarray:
@@ -51,7 +51,7 @@ def of(data: Data, name: str) -> np.ndarray:
 
 
 def test_the_eigenvalues_are_those_of_the_heads_sums(data: Data, maps: dict[str, np.ndarray]):
-    FIGURE.check(data, P)
+    FIGURE.accept(data, P)
     rows = [slice(h * D // HEADS, (h + 1) * D // HEADS) for h in range(HEADS)]
     W = sum(maps["query"][r].T @ maps["key"][r] for r in rows) / np.sqrt(D / HEADS)
     V = sum(maps["dense"][:, r] @ maps["value"][r] for r in rows)
@@ -60,7 +60,15 @@ def test_the_eigenvalues_are_those_of_the_heads_sums(data: Data, maps: dict[str,
     np.testing.assert_allclose(np.sort(real[of(data, "V")]), np.sort(np.linalg.eigvals(V).real))
     np.testing.assert_allclose(np.sort(real[of(data, "W")]), np.linalg.eigvalsh((W + W.T) / 2))
     np.testing.assert_allclose(np.sort(real[of(data, "A")]), np.linalg.eigvalsh((A + A.T) / 2))
-    np.testing.assert_allclose(data["layers"]["trace_V"], np.trace(V))
+    np.testing.assert_allclose(real[of(data, "singular V")], np.linalg.svd(V)[1])
+    layers = {name: column.item() for name, column in fig_spectra._summary(data).items()}
+    assert (layers["d"], layers["heads"]) == (D, HEADS)
+    np.testing.assert_allclose(layers["right_V"] * np.linalg.norm(V, 2), np.linalg.eigvals(V).real.max())
+    for name, M in (("W", W), ("A", A)):
+        np.testing.assert_allclose(layers[f"negative_{name}"], 100 * np.mean(np.linalg.eigvalsh(M + M.T) < 0))
+        np.testing.assert_allclose(
+            layers[f"antisymmetric_{name}"], np.linalg.norm(M - M.T) / 2 / np.linalg.norm(M)
+        )
 
 
 @pytest.mark.parametrize("name", ["V", "W", "A"])
@@ -71,14 +79,47 @@ def test_eigenvalues_of_another_size_are_refused(data: Data, name: str):
 
 @pytest.mark.parametrize("name", ["V", "W", "A"])
 def test_spread_eigenvalues_of_the_same_sum_are_refused(data: Data, name: str):
-    ends = np.flatnonzero(of(data, name))[[0, 1]]
-    data["eigenvalues"]["real"][ends] += np.array([1, -1]) * 2 * data["layers"][f"frobenius_{name}"][0]
-    refused(data, f"the eigenvalues of {name} do not fit its Frobenius norm")
+    """As if the rightmost were farther right, or one fewer were negative."""
+    real = data["eigenvalues"]["real"]
+    ends = np.flatnonzero(of(data, name))[np.argsort(real[of(data, name)])[[0, -1]]]
+    real[ends] += np.array([-1, 1]) * 0.01 * data["layers"][f"frobenius_{name}"][0]
+    refused(data, f"the squared eigenvalues of {name} do not add up")
 
 
-def test_a_sign_that_sylvesters_law_excludes_is_refused(data: Data):
-    data["layers"]["negative_share_VtW"] += 1 / D
-    refused(data, "A_s has other signs")
+def test_a_flat_spectrum_is_refused(data: Data):
+    data["eigenvalues"]["imag"] *= 0.99
+    refused(data, "the squared eigenvalues of V do not add up")
+
+
+def test_another_norm_of_the_value_map_is_refused(data: Data):
+    data["eigenvalues"]["real"][np.flatnonzero(of(data, "singular V"))[0]] *= 1.001
+    refused(data, "the singular values of V do not fit its Frobenius norm")
+
+
+NUMBERS = {
+    "heads": r"eigenvalues of W do not add up",
+    "trace_V": "eigenvalues of V do not add up to its trace",
+    "trace_V2": "squared eigenvalues of V do not add up",
+    "frobenius_V": "singular values of V",
+    "trace_QtK": "eigenvalues of W do not add up to its trace",
+    "trace_W2": "squared eigenvalues of W do not add up",
+    "frobenius_W": "squared eigenvalues of W do not add up",
+    "trace_A": "eigenvalues of A do not add up to its trace",
+    "trace_A2": "squared eigenvalues of A do not add up",
+    "frobenius_A": "squared eigenvalues of A do not add up",
+    "negative_VtW": "A_s has other signs than VᵀA_sV, against Sylvester's law",
+}
+
+
+def test_no_number_of_a_layer_may_be_another(data: Data):
+    assert {*data["layers"]} == {*NUMBERS, "checkpoint", "layer"}
+    for name, match in NUMBERS.items():
+        column = data["layers"][name]
+        change = 1 if column.dtype.kind == "i" else 0.001 * column
+        column += change
+        refused(data, match)
+        column -= change
+    FIGURE.accept(data, P)
 
 
 def test_a_stable_value_map_is_refused(maps: dict[str, np.ndarray], tmp_path: Path, monkeypatch):
@@ -112,8 +153,9 @@ def test_several_models_and_layers_are_drawn(maps: dict[str, np.ndarray], tmp_pa
     monkeypatch.setattr(fig_spectra, "fetch", lambda source: tmp_path / "model.bin")
     p = {"checkpoints": ["minilm", "stories15m"]}
     data = FIGURE.compute(p, torch.device("cpu"))
-    FIGURE.check(data, p)
+    FIGURE.accept(data, p)
     assert data["layers"]["layer"].tolist() == [1, 2, 1, 2]
     assert len(FIGURE.draw(data, p).axes) == 8
     assert "T14c" in FIGURE.caption(data, p)
-    assert "4 in all" in FIGURE.caption(data, p)
+    assert "$d = 8, 8$; $2, 2$ heads" in FIGURE.caption(data, p)
+    assert "4 layers in all" in FIGURE.caption(data, p)
