@@ -8,7 +8,7 @@ from sympy import Basic, Q, true
 
 from theory import notation
 from theory.definiteness import decimal, positive_definite
-from theory.eigenpairs import hurwitz, positive_eigenvalue
+from theory.eigenpairs import hurwitz, positive_eigenvalue, unstable
 from theory.instance import Instance
 from theory.verdict import Grade, Verdict, exactly, fails, holds, undecided
 from theory.weights import symmetric_part
@@ -174,6 +174,9 @@ W_SYMMETRIC = Hypothesis(
 V_NOT_HURWITZ = Hypothesis("V not Hurwitz", r"\max \mathrm{Re}\,\lambda(V) \ge 0", "weights", _not_hurwitz)
 V_HURWITZ = Hypothesis(
     "V Hurwitz", r"\max \mathrm{Re}\,\lambda(V) < 0", "weights", lambda i: hurwitz(i.value)
+)
+V_UNSTABLE = Hypothesis(
+    "V unstable", r"\max \mathrm{Re}\,\lambda(V) > 0", "weights", lambda i: unstable(i.value)
 )
 LEFT_EIGENVECTOR = Hypothesis(
     "left eigenvector", r"\ell^\top V = \mu\,\ell^\top", "weights", _left_eigenvector

@@ -25,6 +25,7 @@ from theory.hypotheses import (
     LEFT_EIGENVECTOR,
     RATE_POSITIVE,
     V_NOT_HURWITZ,
+    V_UNSTABLE,
     W_DEFINITE,
     W_POSITIVE,
 )
@@ -39,7 +40,7 @@ from tokendyn.check import Applicability, apply, is_family
 
 SCHEMA = "tokendyn-audit/1"
 LAYER, IDEALISATION, HEAD = "attention-only layer", "single-head idealisation", "this head alone"
-MULTI_HEAD = frozenset({"T6"})  # equal tokens give every head the same mean, so only the V_h's sum counts
+MULTI_HEAD = frozenset({"T6", "T6b"})  # equal tokens give all heads the same mean: the V_h's sum counts
 
 GRADES = {
     "exact": "proved in rational arithmetic about the stored weights",
@@ -209,7 +210,7 @@ def _shortcuts(exact: Exact, inertias: Mapping[str, Signs], growth: Verdict) -> 
     """Cheaper proofs of some hypotheses, from what is known anyway; the others are decided as usual."""
     d = exact.weights.dim
     rate = positive_eigenvalue(exact.core)
-    known = {LEFT_EIGENVECTOR.key: rate, RATE_POSITIVE.key: rate}
+    known = {LEFT_EIGENVECTOR.key: rate, RATE_POSITIVE.key: rate, V_UNSTABLE.key: growth}
     if exact.low_rank:
         reason = f"V has rank ≤ {exact.core.nrows()} < {d}, so 0 is an eigenvalue"
         known[V_NOT_HURWITZ.key] = holds(Grade.EXACT, reason, "0")

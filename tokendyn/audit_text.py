@@ -30,11 +30,11 @@ def _says_equal_tokens(layer: Json) -> str:
     several = " (with all its heads)" if layer["heads_count"] > 1 else ""
     if verdict["status"] == "FAILS":
         return (
-            f"T6 is silent: V is Hurwitz ({verdict['grade']}), so equal tokens decay; that is necessary for "
-            "convergence from every start, and proves nothing more."
+            f"T6 and T6b are silent: V is Hurwitz ({verdict['grade']}), so equal tokens decay; that is "
+            "necessary for convergence from every start, and proves nothing more."
         )
     if verdict["status"] == "UNDECIDED":
-        return f"T6 is silent: whether V is Hurwitz could not be certified ({verdict['reason']})."
+        return f"T6 and T6b are silent: whether V is Hurwitz could not be certified ({verdict['reason']})."
     said = (
         f"T6 ({verdict['grade']}): V is not Hurwitz, so in the attention-only layer{several} not every "
         "start converges to zero."
@@ -43,7 +43,8 @@ def _says_equal_tokens(layer: Json) -> str:
         return said
     return (
         f"{said} Tokens that start equal obey ẋ = Vx, and V has an eigenvalue with real part "
-        f"{growth['margin']} ({growth['grade']}): some such starts diverge."
+        f"{growth['margin']} ({growth['grade']}): some such starts diverge. T6b ({growth['grade']}): almost "
+        "no start converges to zero; those that do have measure zero, whatever the heads' W and the mask."
     )
 
 
@@ -72,7 +73,7 @@ def _says_half_space(layer: Json) -> str:
 
 
 def _says_sufficient(layer: Json) -> str:
-    entries = [t for t in layer["whole"]["theorems"] if t["id"] not in ("T6", "T17")]
+    entries = [t for t in layer["whole"]["theorems"] if t["id"] not in ("T6", "T6b", "T17")]
     met = [t["id"] for t in entries if t["status"] == "HOLDS"]
     silent = [t["id"] for t in entries if t["status"] != "HOLDS"]
     parts = []

@@ -126,7 +126,7 @@ def _response_family(keys: Keys, batch: int, n: int, d: int, generator: Generato
 def _value_family(keys: Keys, batch: int, n: int, d: int, generator: Generator) -> dict[str, Tensor]:
     W = random_scores(keys, batch, d, generator)
     V = torch.randn(batch, d, d, dtype=torch.float64, generator=generator)
-    if "V not Hurwitz" in keys:
+    if {"V not Hurwitz", "V unstable"} & keys:
         lift = (0.1 - observables.spectral_abscissa(V)).clamp(min=0)
         V = V + lift[:, None, None] * torch.eye(d, dtype=V.dtype)
     if "V Hurwitz" in keys:
@@ -254,6 +254,8 @@ def _exact_value(draw: Callable, keys: Keys, n: int, d: int) -> dict:
             value[0][0] += max(Fraction(0), -sum((value[i][i] for i in range(d)), Fraction(0)))
         else:
             value[0] = [Fraction(0)] * d
+    if "V unstable" in keys:  # a positive trace is enough
+        value[0][0] += max(Fraction(0), 1 - sum((value[i][i] for i in range(d)), Fraction(0)))
     if "V Hurwitz" in keys:
         value = exact_hurwitz(draw, d)
     return {"score": exact_form(draw, keys, "W", d), "value": value}

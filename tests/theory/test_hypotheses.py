@@ -25,6 +25,7 @@ from theory.hypotheses import (
     TOKENS_MIRRORED,
     V_HURWITZ,
     V_NOT_HURWITZ,
+    V_UNSTABLE,
     W_DEFINITE,
     W_POSITIVE,
     W_ROTATION,
@@ -63,6 +64,7 @@ HOLDS = [
     (V_HURWITZ, of(value=[[-1, 3], [0, -2]])),
     (V_NOT_HURWITZ, of(value=[[0, 1], [-1, 0]])),
     (V_NOT_HURWITZ, of(value=[[0, 0], [0, -9]])),
+    (V_UNSTABLE, of(value=EYE)),  # a double eigenvalue: the trace decides
     (LEFT_EIGENVECTOR, of(value=[[2, 0], [5, -1]], ell=[1, 0], rate=2)),
     (LEFT_EIGENVECTOR, of(value=[[2, 0], [5, -1]])),  # one exists
     (RATE_POSITIVE, of(ell=[1, 0], rate=Fraction(1, 10**30))),
@@ -92,6 +94,7 @@ FAILS = [
     (W_DEFINITE, of(score=[[0, 5], [-5, 0]])),
     (W_SYMMETRIC, of(score=[[1, 5], [5 + Fraction(1, 10**30), 1]])),
     (V_NOT_HURWITZ, of(value=[[-1, 3], [-3, -1]])),
+    (V_UNSTABLE, of(value=[[-1, 3], [-3, -1]])),
     (LEFT_EIGENVECTOR, of(value=[[2, 0], [5, -1]], ell=[1, Fraction(1, 10**30)], rate=2)),
     (LEFT_EIGENVECTOR, of(value=[[2, 1], [0, -1]], ell=[1, 0], rate=2)),  # a right one
     (LEFT_EIGENVECTOR, of(value=[[-1, 3], [-3, -1]])),
@@ -144,8 +147,13 @@ def test_every_hypothesis_is_tested_both_ways_and_named_once():
 
 
 def test_what_an_enclosure_proves_has_grade_interval():
-    verdict = V_NOT_HURWITZ.decide(of(value=[[1, 0], [0, -3]]))
-    assert (verdict.status, verdict.grade) == (Status.HOLDS, Grade.INTERVAL)
+    for hypothesis in (V_NOT_HURWITZ, V_UNSTABLE):
+        verdict = hypothesis.decide(of(value=[[1, 0], [0, -3]]))
+        assert (verdict.status, verdict.grade) == (Status.HOLDS, Grade.INTERVAL)
+
+
+def test_an_eigenvalue_on_the_imaginary_axis_is_no_unstable_one():
+    assert V_UNSTABLE.decide(of(value=[[0, 1], [-1, 0]])).status is Status.UNDECIDED
 
 
 # Undecided

@@ -130,7 +130,7 @@ def test_a_stable_layer_is_told_what_that_is_worth(convergent: Path):
     text = flat(printed(audit(convergent)))
     assert "T2 Convergence to zero HOLDS (exact) X(t) → 0 from every start (single-head idealisation)" in text
     assert "T1, T2, T4, T9b, T10: every hypothesis on the weights holds (whole layer)." in text
-    assert "T6 is silent: V is Hurwitz" in text
+    assert "T6 and T6b are silent: V is Hurwitz" in text
     assert "proves nothing more" in text
     assert "T17 is silent" in text
     assert "W_s, range λ_min ≥ 1.414, λ_max ≥ 1.414 exact" in text
@@ -151,7 +151,8 @@ def test_a_singular_value_map_leaves_the_theorems_without_a(save: Save):
     part = whole(report)
     assert part["response"] is None
     assert part["values"]["singular"]
-    assert [identifier for identifier, status in statuses(part).items() if status == "HOLDS"] == ["T6", "T17"]
+    holding = [identifier for identifier, status in statuses(part).items() if status == "HOLDS"]
+    assert holding == ["T6", "T6b", "T17"]
     assert theorem(part, "T2")["first_unmet"] == "A symmetric"
     assert part["hypotheses"]["A symmetric"]["grade"] is None
     assert "V is singular" in part["hypotheses"]["A symmetric"]["reason"]
@@ -201,7 +202,7 @@ def test_a_random_layer_agrees_with_numpy(save: Save, random_maps: dict[str, np.
     assert part["values"]["unstable_count_float"] == (np.real(spectrum) > 0).sum()
     largest = spectrum.real[(spectrum.imag == 0) & (spectrum.real > 0)].max()
     assert bound(part["values"]["real_rate"]["margin"]) == pytest.approx(largest, rel=1e-3)
-    assert theorem(part, "T6")["about"] == "attention-only layer"
+    assert theorem(part, "T6")["about"] == theorem(part, "T6b")["about"] == "attention-only layer"
     assert theorem(part, "T17")["about"] == "single-head idealisation"
     assert 0 < layer["left_eigenvector_gap"]["smallest_sine_float"] <= 1
 
@@ -227,6 +228,8 @@ def test_random_heads_agree_with_numpy(save: Save, random_maps: dict[str, np.nda
         assert (part["values"]["singular"], part["response"]) == (True, None)
         assert_growth(part["values"], np.linalg.eigvals(output[:, rows] @ value[rows]))
         assert statuses(part)["T6"] == "HOLDS"
+        grows = part["values"]["growth"]["status"] == "HOLDS"
+        assert statuses(part)["T6b"] == ("HOLDS" if grows else "UNDECIDED")
         assert {statuses(part)[t] for t in ("T1", "T2", "T3", "T4", "T5", "T10")} == {"UNDECIDED"}
         assert {entry["about"] for entry in part["theorems"]} == {"this head alone"}
 
@@ -370,7 +373,7 @@ def test_the_fetched_albert_is_audited_honestly():
     part = whole(report)
     assert (counts(part["scores"]), counts(part["response"])) == ((129, 127, 0), (129, 127, 0))
     assert part["response"]["antisymmetric_share_float"] == pytest.approx(0.706, abs=1e-3)
-    assert [t["id"] for t in part["theorems"] if t["status"] == "HOLDS"] == ["T6", "T17"]
+    assert [t["id"] for t in part["theorems"] if t["status"] == "HOLDS"] == ["T6", "T6b", "T17"]
     assert bound(part["values"]["growth"]["margin"]) == pytest.approx(0.8017, abs=1e-4)
     heads = report["layers"][0]["heads"]
     assert {counts(head["scores"]) for head in heads} == {(32, 32, 192)}

@@ -56,7 +56,7 @@ def _weight(index: Symbol) -> Expr:
     return exp(tau * q[index])
 
 
-def _under(entry: IndexedBase, index: Symbol) -> Sum:
+def under(entry: IndexedBase, index: Symbol) -> Sum:
     """The attended mean of an entry on the path."""
     return Sum(P[index] * entry[index], over(index))
 
@@ -64,8 +64,8 @@ def _under(entry: IndexedBase, index: Symbol) -> Sum:
 PATH = (Definition(P, lambda index: _weight(index) / Z),)
 PATH_NORMALISER = (Total(_weight, Z, n),)
 attended = Sum(_weight(j) * y[j], over(j)) / Sum(_weight(k), over(k))
-spread = Sum(P[j] * (q[j] - _under(q, k)) ** 2, over(j))
-third = Sum(P[j] * (q[j] - _under(q, k)) ** 2 * (y[j] - _under(y, k)), over(j))
+spread = Sum(P[j] * (q[j] - under(q, k)) ** 2, over(j))
+third = Sum(P[j] * (q[j] - under(q, k)) ** 2 * (y[j] - under(y, k)), over(j))
 RAW = (
     Definition(
         c,
@@ -98,7 +98,7 @@ L8 = Theorem(
         Step(
             SumIdentity(
                 Derivative(attended, tau),
-                Sum(P[j] * q[j] * y[j], over(j)) - _under(q, j) * _under(y, j),
+                Sum(P[j] * q[j] * y[j], over(j)) - under(q, j) * under(y, j),
                 PATH,
                 PATH_NORMALISER,
             ),
@@ -112,7 +112,7 @@ L8 = Theorem(
         Step(
             SumIdentity(
                 Sum(P[j] * (q[j] - about) ** 2, over(j)),
-                spread + (_under(q, k) - about) ** 2,
+                spread + (under(q, k) - about) ** 2,
                 PATH,
                 PATH_NORMALISER,
             ),

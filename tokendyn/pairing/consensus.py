@@ -1,8 +1,11 @@
-"""T6: equal tokens follow the linear system ẋ = Vx."""
+"""T6: equal tokens follow the linear system ẋ = Vx; near zero, the mean of any tokens does."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
 from tokendyn.row import Conclusion, Row, Run
@@ -36,4 +39,52 @@ T6 = Row(
         ),
     ),
     horizon=4.0,
+)
+
+
+# T6b
+
+
+def _distances_from_the_mean(moment: Moment) -> tuple[Tensor, Tensor]:
+    """¼ R_i r_a and |(m_i − x̄)_a|, (batch, n·d)."""
+    x, scores = moment.x, moment.system.scores(moment.x)
+    reach = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
+    widths = (scores.amax(-1) - scores.amin(-1))[..., None]
+    gaps = (moment.system.attended_mean(x) - x.mean(1, keepdim=True)).abs()
+    return (moment.constant("c")[:, None, None] * widths * reach / 4).flatten(1), gaps.flatten(1)
+
+
+def _near_zero(moment: Moment) -> Moment:
+    """Starts of norm 1e-4, as the linearisation is local."""
+    size = observables.norms(moment.x).amax(1)[:, None, None]
+    return replace(moment, x=torch.where(size > 0, 1e-4 * moment.x / size, 1e-4))
+
+
+def _matches_linearisation(run: Run) -> Tensor:
+    """−‖x_i(t) − (x_i(0) − x̄(0)) − e^{Vt}x̄(0)‖ relative to the largest state so far."""
+    x, flow = run.start.x, torch.linalg.matrix_exp(run.start.value[:, None] * run.times[:, None, None])
+    mean = x.mean(1, keepdim=True)
+    exact = (x - mean)[:, None] + torch.einsum("btde,bne->btnd", flow, mean)
+    gap = (run.solution.states - exact).flatten(2).abs().amax(2)
+    size = exact.flatten(2).abs().amax(2).cummax(1).values
+    return -(gap / size).nan_to_num(nan=0.0).amax(1)
+
+
+T6b = Row(
+    id="T6b",
+    family=VALUE,
+    sides={
+        "attended means are near the mean": _distances_from_the_mean,
+        "some eigenvalue grows": lambda m: against_zero(m.constant("alpha")[:, None]),
+    },
+    conclusions=(
+        Conclusion(
+            "near zero the mean follows e^{Vt} and differences stay",
+            _matches_linearisation,
+            1e-4,
+            "the nonlinear part, of relative size ‖V‖tR with scores R of about 1e-8, grown by e^{2αt}",
+        ),
+    ),
+    horizon=0.5,
+    prepare=_near_zero,
 )
