@@ -69,8 +69,10 @@ class Commands(click.Group):
         return sorted([*super().list_commands(ctx), *entry_points(group="tokendyn.commands").names])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if own := super().get_command(ctx, cmd_name):
+            return own
         added = entry_points(group="tokendyn.commands", name=cmd_name)
-        return next(iter(added)).load() if added else super().get_command(ctx, cmd_name)
+        return next(iter(added)).load() if added else None
 
     def invoke(self, ctx: click.Context):
         try:

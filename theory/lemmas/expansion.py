@@ -1,5 +1,7 @@
 """L8: attended means near zero, to fifth order, with an explicit remainder."""
 
+from collections.abc import Iterable
+
 from flint import fmpq
 from sympy import (
     Abs,
@@ -39,16 +41,21 @@ def covariance(e: ExplicitSystem) -> Matrix:
     return e.X.T * e.X / e.n - mean * mean.T
 
 
+def reach(entries: Iterable[Expr]) -> Expr:
+    """Largest minus smallest."""
+    entries = tuple(entries)
+    return Max(*entries) - Min(*entries)
+
+
 def _remainders(e: ExplicitSystem) -> Sides:
     """Bound and size of what the cubic expansion leaves, token by token and coordinate by coordinate."""
     C, mean = covariance(e), mean_token(e)
     found = []
     for token in range(e.n):
         left_out = e.m.row(token).T - mean - C * e.W.T * e.token(token)
-        scores = Max(*e.s.row(token)) - Min(*e.s.row(token))
         for axis in range(e.d):
-            reach = Max(*e.X.col(axis)) - Min(*e.X.col(axis))
-            found.append((unit * scores**2 * reach / 8, Abs(left_out[axis])))
+            bound = unit * reach(e.s.row(token)) ** 2 * reach(e.X.col(axis)) / 8
+            found.append((bound, Abs(left_out[axis])))
     return found
 
 

@@ -1,12 +1,23 @@
 """T6: equal tokens obey ẋ = Vx, so an unstable V excludes convergence: from some start, and from almost every one."""
 
 from flint import fmpq
-from sympy import Abs, Derivative, Max, Min, Sum, Symbol
+from sympy import Abs, Derivative, Sum, Symbol
 
 from theory.derivation import Argued, Cited, Given, Step, SumIdentity
 from theory.hypotheses import TOKENS_EQUAL, V_NOT_HURWITZ, V_UNSTABLE
 from theory.instance import Instance
-from theory.lemmas.expansion import PATH, PATH_NORMALISER, about, attended, mean_token, q, spread, under, y
+from theory.lemmas.expansion import (
+    PATH,
+    PATH_NORMALISER,
+    about,
+    attended,
+    mean_token,
+    q,
+    reach,
+    spread,
+    under,
+    y,
+)
 from theory.lemmas.softmax import NORMALISER, SOFTMAX, over
 from theory.notation import P, abscissa, j, k, tau, unit
 from theory.system import ExplicitSystem
@@ -80,10 +91,9 @@ def _distances_from_the_mean(e: ExplicitSystem) -> Sides:
     """¼ R_i r_a and |(m_i − x̄)_a|, token by token and coordinate by coordinate."""
     mean, found = mean_token(e), []
     for token in range(e.n):
-        scores = Max(*e.s.row(token)) - Min(*e.s.row(token))
         for axis in range(e.d):
-            reach = Max(*e.X.col(axis)) - Min(*e.X.col(axis))
-            found.append((unit * scores * reach / 4, Abs(e.m[token, axis] - mean[axis])))
+            bound = unit * reach(e.s.row(token)) * reach(e.X.col(axis)) / 4
+            found.append((bound, Abs(e.m[token, axis] - mean[axis])))
     return found
 
 

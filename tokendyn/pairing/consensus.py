@@ -8,6 +8,7 @@ from torch import Tensor
 from numerics import observables
 from tokendyn.moment import Moment
 from tokendyn.pairing.convergence import against_zero
+from tokendyn.pairing.expansion import reach
 from tokendyn.row import Conclusion, Row, Run
 from tokendyn.sampling import VALUE
 
@@ -17,13 +18,22 @@ def _linear(moment: Moment) -> tuple[Tensor, Tensor]:
     return moment.velocity.flatten(1), linear.flatten(1)
 
 
-def _matches_exponential(run: Run) -> Tensor:
-    """−‖x_i(t) − e^{Vt}x(0)‖ relative to the largest state so far, over all tokens and times."""
+def _flow(run: Run, x: Tensor) -> Tensor:
+    """e^{Vt}x_i (batch, times, n, d) for x (batch, n, d)."""
     flow = torch.linalg.matrix_exp(run.start.value[:, None] * run.times[:, None, None])
-    exact = torch.einsum("btde,bne->btnd", flow, run.start.x)
+    return torch.einsum("btde,bne->btnd", flow, x)
+
+
+def _closeness(run: Run, exact: Tensor) -> Tensor:
+    """Minus the distance from the exact path, relative to its largest state so far, at its largest."""
     gap = (run.solution.states - exact).flatten(2).abs().amax(2)
     size = exact.flatten(2).abs().amax(2).cummax(1).values
     return -torch.where(size > 0, gap / size, 0.0).nan_to_num(nan=0.0).amax(1)
+
+
+def _matches_exponential(run: Run) -> Tensor:
+    """x_i(t) against e^{Vt}x_i(0)."""
+    return _closeness(run, _flow(run, run.start.x))
 
 
 T6 = Row(
@@ -48,10 +58,9 @@ T6 = Row(
 def _distances_from_the_mean(moment: Moment) -> tuple[Tensor, Tensor]:
     """¼ R_i r_a and |(m_i − x̄)_a|, (batch, n·d)."""
     x, scores = moment.x, moment.system.scores(moment.x)
-    reach = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
-    widths = (scores.amax(-1) - scores.amin(-1))[..., None]
     gaps = (moment.system.attended_mean(x) - x.mean(1, keepdim=True)).abs()
-    return (moment.constant("c")[:, None, None] * widths * reach / 4).flatten(1), gaps.flatten(1)
+    bound = moment.constant("c")[:, None, None] * reach(scores, 2) * reach(x, 1) / 4
+    return bound.flatten(1), gaps.flatten(1)
 
 
 def _near_zero(moment: Moment) -> Moment:
@@ -61,13 +70,10 @@ def _near_zero(moment: Moment) -> Moment:
 
 
 def _matches_linearisation(run: Run) -> Tensor:
-    """−‖x_i(t) − (x_i(0) − x̄(0)) − e^{Vt}x̄(0)‖ relative to the largest state so far."""
-    x, flow = run.start.x, torch.linalg.matrix_exp(run.start.value[:, None] * run.times[:, None, None])
+    """x_i(t) against x_i(0) − x̄(0) + e^{Vt}x̄(0)."""
+    x = run.start.x
     mean = x.mean(1, keepdim=True)
-    exact = (x - mean)[:, None] + torch.einsum("btde,bne->btnd", flow, mean)
-    gap = (run.solution.states - exact).flatten(2).abs().amax(2)
-    size = exact.flatten(2).abs().amax(2).cummax(1).values
-    return -(gap / size).nan_to_num(nan=0.0).amax(1)
+    return _closeness(run, (x - mean)[:, None] + _flow(run, mean))
 
 
 T6b = Row(

@@ -8,14 +8,17 @@ from tokendyn.row import Row
 from tokendyn.sampling import VALUE
 
 
+def reach(values: Tensor, axis: int) -> Tensor:
+    """Largest minus smallest along an axis, which is kept."""
+    return values.amax(axis, keepdim=True) - values.amin(axis, keepdim=True)
+
+
 def _remainders(moment: Moment) -> tuple[Tensor, Tensor]:
     """Bound and size of what the cubic expansion leaves, (batch, n·d)."""
     x, scores = moment.x, moment.system.scores(moment.x)
     linear = x @ moment.score @ covariance(x)
     left_out = moment.system.attended_mean(x) - x.mean(1, keepdim=True) - linear
-    reach = x.amax(1, keepdim=True) - x.amin(1, keepdim=True)
-    widths = (scores.amax(-1) - scores.amin(-1))[..., None]
-    bound = moment.constant("c")[:, None, None] * widths**2 * reach / 8
+    bound = moment.constant("c")[:, None, None] * reach(scores, 2) ** 2 * reach(x, 1) / 8
     return bound.flatten(1), left_out.abs().flatten(1)
 
 
