@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: verify test lint bench figures gallery clean
+.PHONY: verify test lint bench figures gallery models clean
 
 verify: $(INSTALLED)  ## check every theorem, then audit a real pretrained Transformer
 	$(BIN)/tokendyn verify --json verify.json
@@ -17,6 +17,10 @@ figures: $(INSTALLED)  ## every figure as PDF and PNG, with its data, into figur
 
 gallery: figures  ## docs/figures.md, from these
 	$(BIN)/python -m paper_figures.gallery
+
+models: $(INSTALLED)  ## docs/models.md: which statements speak about which pretrained model
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/python -m tokendyn.models
 
 lint: $(INSTALLED)  ## style, types and the import contract
 	$(BIN)/ruff check .

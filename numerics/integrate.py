@@ -10,7 +10,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from numerics import gradient, memory, numba_backend, radial, rosenbrock, torch_backend
+from numerics import gradient, memory, radial, rosenbrock, torch_backend
 from numerics.checks import check_choice, check_match, check_shape, check_tensor
 from numerics.dense import Dense
 from numerics.errors import InputError
@@ -182,7 +182,14 @@ def _numba_refuses(task: Task, x0: Tokens, dense: bool) -> str | None:
         return "dense=True"
     if not all(isinstance(item.quantity, Quantity) for item in (*task.events, *task.observables)):
         return "functions as quantities"
-    return None if numba_backend.supports(*x0.shape[1:]) else "n, d = " + ", ".join(map(str, x0.shape[1:]))
+    n, d = x0.shape[1:]  # eight systems at a time fit into the processor's caches
+    return None if max(n, d) <= LARGE else f"n, d = {n}, {d}"
+
+
+def _run_numba(task: Task, at: Position, record: Solution) -> Position:
+    from numerics import numba_backend  # takes time and memory that a program without simulations saves
+
+    return numba_backend.run(task, at, record)
 
 
 def _run_compiled(task: Task, at: Position, record: Solution, optional: bool) -> Position:
@@ -213,7 +220,7 @@ def _backend(backend: str, method: str, task: Task, x0: Tokens, dense: bool) -> 
         expected = f"float64 on the CPU, n and d up to {LARGE}, Quantity objects, no dense output"
         raise InputError("backend", f"'numba' with {refusal}", expected, "use backend='auto'")
     if backend in ("auto", "numba") and not refusal:
-        return numba_backend.run
+        return _run_numba
     if backend == "compiled" or (backend == "auto" and x0.is_cuda and len(x0) >= MANY):
         return partial(_run_compiled, optional=backend == "auto")
     return torch_backend.run
@@ -323,12 +330,12 @@ def integrate(
     else:
         run = _backend(backend, method, task, x0, dense)
     what, fix = "states at all times and work arrays", "integrate fewer systems or output times in one call"
-    heads = 0 if run is numba_backend.run else system.heads
+    heads = 0 if run is _run_numba else system.heads
     memory.require("x0", memory.of_integration(x0, times, heads), what, fix, x0.device)
     keeper = Dense(task.kernel, batch, n, times[0]) if dense else None
     record = empty(task.times, batch, n, d, len(events), len(observe), keeper)
     valid = system.finite & x0.isfinite().flatten(1).all(1)
-    if run is not numba_backend.run:  # which looks for itself
+    if run is not _run_numba:  # which looks for itself
         valid &= system.velocity(x0).isfinite().flatten(1).all(1)
     with torch.no_grad():
         stiff = run(task, _start(task, x0, valid, record), record)

@@ -1,10 +1,12 @@
 """The raw files of llama2.c: seven settings as int32, then float32 weights one behind the other.
 
-There is no mark by which to know such a file, only settings that make sense. Of the weights, the attention
-maps alone are handed over, under the keys of `numerics.adapters.llama`.
+There is no mark by which to know such a file, only settings that make sense. The weights are handed over
+under the names of Meta's checkpoints. Format: `export.py` (version 0) and `run.c` of karpathy/llama2.c.
 """
 
 import struct
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,9 @@ NAMES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size",
 HEADER = struct.Struct("<7i")
 LARGEST = 2**20
 """Of any setting. The first bytes of other formats, pickle, zip or text, are larger numbers."""
+
+Place = tuple[int, tuple[int, ...]]
+"""Of a weight: its first byte in the file and its shape."""
 
 
 def settings(path: Path) -> dict[str, int] | None:
@@ -33,29 +38,57 @@ def settings(path: Path) -> dict[str, int] | None:
     return found if all(0 < size < LARGEST for size in sizes.values()) else None
 
 
-def read(path: Path, about: dict[str, int]) -> dict[str, Tensor]:
-    """The attention maps of the file at `path` with settings `about`, mapped, not copied, (out, in).
+def places(path: Path, about: dict[str, int]) -> dict[str, Place]:
+    """Where the weights of the file at `path` with settings `about` lie: name to first byte and (out, in).
 
-    Leave the file in place while they are in use. What follows the last weight is left unread. Raises
-    `InputError` if the settings contradict each other, heads are grouped, or the file is too short.
+    The tables of rotary angles are left out. Raises `InputError` if the settings contradict each other or
+    the file is too short; what follows the last weight is not looked at.
     """
-    d, depth, heads = about["dim"], about["n_layers"], about["n_heads"]
-    if d % (2 * heads) != 0 or about["n_kv_heads"] != heads:
-        got = f"dim {d}, {heads} heads, {about['n_kv_heads']} of keys and values"
-        raise _bad_file(path, got, "heads of one even size, each with keys and values of its own")
-    before = abs(about["vocab_size"]) * d + depth * d
-    attention = 4 * depth * d * d
-    behind = depth * d + 3 * depth * d * about["hidden_dim"] + d + about["max_seq_len"] * d // heads
-    own_head = abs(about["vocab_size"]) * d if about["vocab_size"] < 0 else 0
-    size = HEADER.size + 4 * (before + attention + behind + own_head)
-    if path.stat().st_size < size:
-        raise _bad_file(path, f"a truncated file of {path.stat().st_size} bytes", f"{size} bytes")
-    numbers = np.memmap(path, "<f4", "c", HEADER.size + 4 * before, (4, depth, d, d))
-    return {
-        f"layers.{layer}.attention.{part}.weight": torch.from_numpy(numbers[place, layer])
-        for place, part in enumerate(("wq", "wk", "wv", "wo"))
-        for layer in range(depth)
-    }
+    d, heads, groups = about["dim"], about["n_heads"], about["n_kv_heads"]
+    if d % (2 * heads) != 0 or heads % groups != 0:
+        got = f"dim {d}, {heads} heads, {groups} of keys and values"
+        raise _bad_file(path, got, "heads of one even size, in equal groups that share keys and values")
+    found, end = {}, HEADER.size
+    for name, shape in _weights(about):
+        found[name] = (end, shape)
+        end += 4 * prod(shape)
+    size = path.stat().st_size
+    if size < end:
+        raise _bad_file(path, f"a truncated file of {size} bytes", f"{end} bytes")
+    return {name: place for name, place in found.items() if not name.startswith("freqs")}
+
+
+def read(path: Path, place: Place) -> Tensor:
+    """The float32 weight at `place`, mapped, not copied: leave the file in place while it is in use."""
+    start, shape = place
+    return torch.from_numpy(np.memmap(path, "<f4", "c", start, shape))
+
+
+def _weights(about: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes in the order of the file."""
+    d, hidden, vocabulary = about["dim"], about["hidden_dim"], abs(about["vocab_size"])
+    dk = d // about["n_heads"]
+    shared = about["n_kv_heads"] * dk
+    blocks = (
+        ("attention_norm", (d,)),
+        ("attention.wq", (d, d)),
+        ("attention.wk", (shared, d)),
+        ("attention.wv", (shared, d)),
+        ("attention.wo", (d, d)),
+        ("ffn_norm", (d,)),
+        ("feed_forward.w1", (hidden, d)),
+        ("feed_forward.w2", (d, hidden)),
+        ("feed_forward.w3", (hidden, d)),
+    )
+    yield "tok_embeddings.weight", (vocabulary, d)
+    for part, shape in blocks:
+        for layer in range(about["n_layers"]):
+            yield f"layers.{layer}.{part}.weight", shape
+    yield "norm.weight", (d,)
+    yield "freqs_cos", (about["max_seq_len"], dk // 2)
+    yield "freqs_sin", (about["max_seq_len"], dk // 2)
+    if about["vocab_size"] < 0:
+        yield "output.weight", (vocabulary, d)
 
 
 def _bad_file(path: Path, got: str, expected: str) -> InputError:
@@ -63,5 +96,5 @@ def _bad_file(path: Path, got: str, expected: str) -> InputError:
         argument="path",
         got=f"{path}: {got}",
         expected=f"{expected}, by the header of a llama2.c file",
-        fix="pass a complete file of the first llama2.c format, without grouped heads",
+        fix="pass a complete file of the first llama2.c format",
     )

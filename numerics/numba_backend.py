@@ -32,7 +32,7 @@ from numerics.dormand_prince import (
     STIFF_LIMIT,
     STIFF_SHARE,
 )
-from numerics.kernel import LARGE, Kernel
+from numerics.kernel import Kernel
 from numerics.lane_flow import Known, Shape, normalise, room, slope
 from numerics.lanes import (
     LANES,
@@ -679,11 +679,6 @@ _prepare_all, _march_all = _entry_points(sha256("".join(map(getsource, _SOURCES)
 
 
 # From tensors to arrays and back
-
-
-def supports(n: int, d: int) -> bool:
-    """Whether systems are small enough to have eight of them in the processor's caches."""
-    return n <= LARGE and d <= LARGE
 
 
 def _flat(part: Tensor | None, heads: bool) -> np.ndarray:

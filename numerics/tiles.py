@@ -14,8 +14,6 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from numerics import flash
-
 BLOCK, CUDA_BLOCK = 512, 8192  # rows and columns of scores at a time in Torch operations
 
 
@@ -53,6 +51,8 @@ def _is_followed(part: Tensor) -> bool:
 def _in_tiles(
     queries: Tensor, keys: Tensor, values: Tensor, scale: Tensor, bias: Tensor | None = None, *, causal: bool
 ) -> Tensor:
+    from numerics import flash  # compiles by Numba, which takes memory that most programs do not need
+
     rows, width = -len(keys) % flash.ROWS, -values.shape[1] % flash.ROWS
     out = torch.empty_like(values)
     parts = (

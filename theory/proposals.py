@@ -1,6 +1,6 @@
 """Floating-point proposals: guesses that exact arithmetic then proves or rejects.
 
-Nothing here is ever a verdict. This is the only module of `theory` that computes in floats.
+Nothing here is ever a verdict. Proofs in floats, with bounds on every rounding, are those of `theory.balls`.
 """
 
 import numpy as np

@@ -7,40 +7,40 @@ floating point are for display and are labelled so. `docs/audit_schema.json` des
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from flint import fmpq, fmpq_mat
+from flint import arb, fmpq
 
+from numerics import layer_measures as measures
 from numerics.checkpoints import AttentionLayer, Checkpoint, Head, load_checkpoint
 from numerics.fetch import SOURCES, fetch
-from theory.definiteness import Inertia, inertia, positive_definite
-from theory.eigenpairs import positive_eigenvalue, unstable
-from theory.hypotheses import (
-    A_DEFINITE,
-    A_NEGATIVE,
-    A_POSITIVE,
-    LEFT_EIGENVECTOR,
-    RATE_POSITIVE,
-    V_NOT_HURWITZ,
-    V_UNSTABLE,
-    W_DEFINITE,
-    W_POSITIVE,
-)
-from theory.instance import Instance
+from numerics.mapping import read_mapping
+from theory.certificate import SIGNS
+from theory.factors import Factors, Signs
+from theory.layer import Head as ExactHead
+from theory.layer import Layer
 from theory.registry import statements
 from theory.system import Setting
 from theory.theorem import Theorem
-from theory.verdict import Grade, Verdict, fails, holds
-from theory.weights import Weights, rational_matrix, symmetric_part
+from theory.verdict import Verdict, undecided
+from theory.weights import Weights, rational_matrix
+from tokendyn.activations import activations
 from tokendyn.audit_text import says
+from tokendyn.certify import LARGEST_DIM, certify
 from tokendyn.check import Applicability, apply, is_family
+from tokendyn.selection import selected
 
-SCHEMA = "tokendyn-audit/1"
+SCHEMA = "tokendyn-audit/2"
 LAYER, IDEALISATION, HEAD = "attention-only layer", "single-head idealisation", "this head alone"
-MULTI_HEAD = frozenset({"T6", "T6b"})  # equal tokens give all heads the same mean: the V_h's sum counts
+MULTI_HEAD = frozenset({"T6", "T6b", "T14c", "T14d", "T15"})
+"""Statements about several heads at once; equal tokens, and the first token of a causal layer, give all
+heads the same mean, so that the V_h's sum counts."""
+ANY_SCORES = frozenset({"T6", "T6b", "T17", "T14", "T14c", "T14d"})
+"""Statements that no rotary encoding changes, and, but for T14's, no mask."""
 
 GRADES = {
     "exact": "proved in rational arithmetic about the stored weights",
@@ -50,48 +50,99 @@ GRADES = {
 
 Json = dict[str, Any]
 Progress = Callable[[str], None]
-Signs = tuple[Inertia, Grade] | None
+Maps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def audit(
-    path_or_name: str | os.PathLike[str], heads: int | None = None, progress: Progress | None = None
+    path_or_name: str | os.PathLike[str],
+    *,
+    layers: str | None = None,
+    heads: str | None = None,
+    num_heads: int | None = None,
+    mapping: str | os.PathLike[str] | None = None,
+    fold_norm: bool = False,
+    tokens: Callable[[Path, Checkpoint], Any] | None = None,
+    depth: int | None = None,
+    context: int | None = None,
+    progress: Progress | None = None,
 ) -> Json:
     """Audit the checkpoint at a local path, or a package's by its name in `numerics.fetch.SOURCES`.
 
-    `heads` is needed only where no config.json gives it; `progress` is told each stage. Errors of the loaders
-    (InputError, FetchError) pass through.
+    `layers` and `heads` select some, as "0,3-5". `num_heads` is needed only where no config.json gives it,
+    `mapping` is a file as `numerics.mapping` describes, for models that no adapter knows. `fold_norm`
+    multiplies the gain of the norm before attention into the weights. `tokens` makes the input for the
+    model's own activations from the path and the checkpoint; `depth` iterates shared layers further than
+    trained. `context` is the number of tokens for which to look for T11's certificates (d ≤ 24).
+    `progress` is told each stage. Errors of the loaders (InputError, FetchError) pass through.
     """
     say = progress or (lambda stage: None)
     name = str(path_or_name)
     path = fetch(SOURCES[name]) if name in SOURCES else Path(path_or_name)
-    checkpoint = load_checkpoint(path, heads)
+    checkpoint = load_checkpoint(path, num_heads, None if mapping is None else read_mapping(mapping))
+    numbers = selected("--layers", layers, len(checkpoint.layers))
+    first = checkpoint.layers[numbers[0]]
+    chosen = selected("--heads", heads, first.heads)
+    given = None if tokens is None else tokens(path, checkpoint)
+    parts = [_layer(checkpoint, number, chosen, fold_norm, context, say) for number in numbers]
+    if given is not None:
+        say("activations")
     return {
         "schema": SCHEMA,
         "source": _source(name, path),
         "architecture": checkpoint.architecture,
+        "setting": _setting(checkpoint, first, fold_norm),
         "shared_layers": checkpoint.shared_layers,
         "iteration": _iteration(checkpoint),
         "ignores": list(checkpoint.ignores),
         "grades": dict(GRADES),
-        "layers": [_layer(layer, say) for layer in checkpoint.layers],
+        "layers_audited": numbers,
+        "heads_audited": chosen,
+        "summary": _summary(parts),
+        "layers": parts,
+        "activations": None if given is None else activations(checkpoint, given, depth),
     }
 
 
 def _source(name: str, path: Path) -> Json:
     known = SOURCES.get(name)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return {
-        "name": name if known else path.name,
+        "name": name if known else path.resolve().name,
         "package": known.package if known else None,
         "version": known.version if known else None,
         "licence": known.licence if known else None,
-        "sha256": digest,
+        "sha256": _sha256(sorted(f for f in path.iterdir() if f.is_file()) if path.is_dir() else [path]),
+    }
+
+
+def _sha256(files: Iterable[Path]) -> str:
+    """Of the file, or of the files of a folder one behind another."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _setting(checkpoint: Checkpoint, layer: AttentionLayer, fold_norm: bool) -> Json:
+    return {
+        "layers": len(checkpoint.layers),
+        "d": layer.d_model,
+        "heads": layer.heads,
+        "kv_heads": layer.kv_heads,
+        "head_dim": layer.head_dim,
+        "causal": layer.causal,
+        "rotary": None if layer.rotary is None else layer.rotary.layout,
+        "biases": layer.has_biases,
+        "norm_before_attention": None if layer.norm is None else layer.norm.kind,
+        "norm_folded": fold_norm,
     }
 
 
 def _iteration(checkpoint: Checkpoint) -> str:
     depth, count = checkpoint.shared_layers, len(checkpoint.layers)
+    if depth is None and count > 1:
+        return "Every layer has weights of its own and is audited as a system of its own."
     if depth is None:
         return "No depth with shared weights is known: each layer is audited as a system of its own."
     if count == 1:
@@ -105,17 +156,32 @@ def _iteration(checkpoint: Checkpoint) -> str:
     )
 
 
-def _layer(layer: AttentionLayer, say: Progress) -> Json:
+def _layer(
+    checkpoint: Checkpoint,
+    number: int,
+    heads: Sequence[int],
+    fold_norm: bool,
+    context: int | None,
+    say: Progress,
+) -> Json:
+    layer = checkpoint.layers[number]
+    if fold_norm:
+        layer = layer.fold_norm()
     say(f"{layer.name}: the whole layer")
-    whole = _part(layer, layer.head_dim, LAYER if layer.heads == 1 else IDEALISATION)
+    factors = Factors(
+        *_maps(layer), _scale_squared(layer), heads=layer.heads, sharing=layer.heads // layer.kv_heads
+    )
+    whole = _part(factors, layer, None)
     parts = []
-    for h in range(layer.heads):
+    for h in heads:
         say(f"{layer.name}: head {h + 1} of {layer.heads}")
-        parts.append({"head": h, **_part(layer.head(h), layer.head_dim, HEAD)})
+        parts.append({"head": h, **_part(Factors(*_maps(layer.head(h)), _scale_squared(layer)), layer, h)})
     report = {
+        "index": number,
         "name": layer.name,
         "d": layer.d_model,
         "heads_count": layer.heads,
+        "kv_heads": layer.kv_heads,
         "head_dim": layer.head_dim,
         "stored_dtype": layer.stored_dtype,
         "has_biases": layer.has_biases,
@@ -123,132 +189,142 @@ def _layer(layer: AttentionLayer, say: Progress) -> Json:
         "whole": whole,
         "heads": parts,
         "left_eigenvector_gap": _left_eigenvector_gap(layer),
+        "heads_tie": _heads_tie(layer, factors),
+        "no_certificate": {kind: factors.excludes.get(kind) for kind in SIGNS},
+        "certificate": None if context is None else _certificate(layer, factors, context),
     }
     return {**report, "says": says(report)}
 
 
+def _maps(maps: AttentionLayer | Head) -> Maps:
+    return maps.query.numpy(), maps.key.numpy(), maps.value.numpy(), maps.output.numpy()
+
+
+def _scale_squared(layer: AttentionLayer) -> fmpq:
+    squared = layer.scale_squared
+    return fmpq(squared.numerator, squared.denominator)
+
+
 def _audited(layer: AttentionLayer) -> str:
+    missing = ["the causal mask"] * layer.causal + ["the rotary encoding"] * (layer.rotary is not None)
+    plain = f" (without {' and '.join(missing)}, where a statement is not about them)" if missing else ""
     if layer.heads == 1:
-        return "The layer has one head: W = QᵀK/√d_k and V = OV' are its own."
+        return f"The layer has one head: W = QᵀK/√{1 / layer.scale_squared} and V = OV' are its own{plain}."
     return (
-        f"W = Σ_h W_h = WqᵀWk/√{layer.head_dim} adds up the score matrices of the {layer.heads} heads: a "
-        "single-head idealisation, not the model's multi-head dynamics. V = WoWv is the sum of the heads' "
-        "value maps V_h, so what T6 says of equal tokens (ẋ = Vx) holds for the multi-head attention-only "
-        "layer too."
+        f"W = Σ_h W_h = WqᵀWk/√{1 / layer.scale_squared} adds up the score matrices of the {layer.heads} "
+        f"heads: a single-head idealisation{plain}, not the model's multi-head dynamics. V = WoWv is the sum "
+        "of the heads' value maps V_h, so what T6 says of equal tokens (ẋ = Vx) holds for the multi-head "
+        "attention-only layer too."
     )
 
 
-class Exact(NamedTuple):
-    """One part in rationals: W and V, a core with V's nonzero eigenvalues, and Q stacked on K."""
-
-    weights: Weights
-    core: fmpq_mat
-    stacked: fmpq_mat
-
-    @classmethod
-    def of(cls, maps: AttentionLayer | Head, head_dim: int) -> "Exact":
-        query, key, value, output = (
-            rational_matrix(name, getattr(maps, name).numpy()) for name in ("query", "key", "value", "output")
-        )
-        weights = Weights(query.transpose() * key, output * value, fmpq(1, head_dim))
-        core = value * output if value.nrows() < value.ncols() else weights.value
-        stacked = fmpq_mat(2 * query.nrows(), query.ncols(), [*query.entries(), *key.entries()])
-        return cls(weights, core, stacked)
-
-    @property
-    def low_rank(self) -> bool:
-        """V factors through fewer than d dimensions, so it is singular."""
-        return self.core.nrows() < self.weights.dim
-
-
-def _part(maps: AttentionLayer | Head, head_dim: int, about: str) -> Json:
+def _part(factors: Factors, layer: AttentionLayer, head: int | None) -> Json:
     """The whole layer or one head, as if it were a system of its own."""
-    exact = Exact.of(maps, head_dim)
-    instance = Instance(exact.weights)
-    plain = [t for t in statements().values() if t.kind == "theorem" and t.setting == Setting()]
-    theorems = [t for t in plain if _about_weights(t) and not is_family(t)]
-    inertias = {"W": _score_inertia(exact)}
-    if instance.has_response:
-        inertias["A"] = inertia(symmetric_part(exact.weights.congruent_response))
-    growth = unstable(exact.core)
-    known = _shortcuts(exact, inertias, growth)
-    verdicts = dict(known)
-    applied = [apply(theorem, instance, verdicts) for theorem in theorems]
-    score, value = _score_and_value(maps, head_dim)
-    negative = positive_definite(symmetric_part(exact.weights.form) * -1, unit=exact.weights.scale)
-    response = None
-    if instance.has_response:
-        sides = (verdicts[A_POSITIVE.key], verdicts[A_NEGATIVE.key])
-        response = _signs(inertias["A"], *sides, _response(score, value))
+    theorems = [t for t in statements().values() if _speaks_of(t, layer, head)]
+    verdicts = factors.verdicts()
+    applied = [apply(theorem, lambda h: h.decide(factors.instance), verdicts) for theorem in theorems]
+    keys = {h.key for found in applied for h, _ in found.hypotheses}
     return {
-        "scores": _signs(inertias["W"], verdicts[W_POSITIVE.key], negative, score),
-        "response": response,
-        "values": _values(exact, maps, growth, verdicts[LEFT_EIGENVECTOR.key]),
-        "hypotheses": {key: _verdict(verdict) for key, verdict in verdicts.items()},
-        "theorems": [_theorem(found, about) for found in applied],
+        "scores": _scores(factors, head is None),
+        "response": _response(factors),
+        "values": _values(factors),
+        "hypotheses": {key: _verdict(verdict) for key, verdict in verdicts.items() if key in keys},
+        "theorems": [_theorem(found, _about(found.theorem, layer, head)) for found in applied],
     }
 
 
-def _about_weights(theorem: Theorem) -> bool:
-    """Whether weights and a start are all it takes: no metric or step that somebody must choose."""
-    about = {h.on for h in theorem.hypotheses}
-    return "weights" in about and "choice" not in about
+def _speaks_of(theorem: Theorem, layer: AttentionLayer, head: int | None) -> bool:
+    """Whether weights and a start are all it takes, and the layer is of its kind.
 
-
-def _score_inertia(exact: Exact) -> Signs:
-    """Inertia of W_s = ½BᵀJB, B = [Q; K] and J = [[0, I], [I, 0]], up to the positive scale.
-
-    If the rows of B are independent (exact rank of its Gram matrix) it is that of J, padded with zeros.
+    Left out is what needs a metric or a step that somebody must choose, and what is about two heads for one.
     """
-    rows, d = exact.stacked.nrows(), exact.weights.dim
-    if rows <= d and (exact.stacked * exact.stacked.transpose()).rank() == rows:
-        return Inertia(rows // 2, rows // 2, d - rows), Grade.EXACT
-    return inertia(symmetric_part(exact.weights.form))
+    about = {h.on for h in theorem.hypotheses}
+    several = Setting(heads=2) if head is None and layer.heads > 1 else Setting()
+    settings = {Setting(), several}
+    if layer.causal:
+        settings |= {Setting(causal=True), Setting(causal=True, heads=several.heads)}
+    return (
+        theorem.kind == "theorem"
+        and theorem.setting in settings
+        and "weights" in about
+        and "choice" not in about
+        and not is_family(theorem)
+    )
 
 
-def _shortcuts(exact: Exact, inertias: Mapping[str, Signs], growth: Verdict) -> Mapping[str, Verdict]:
-    """Cheaper proofs of some hypotheses, from what is known anyway; the others are decided as usual."""
-    d = exact.weights.dim
-    rate = positive_eigenvalue(exact.core)
-    known = {LEFT_EIGENVECTOR.key: rate, RATE_POSITIVE.key: rate, V_UNSTABLE.key: growth}
-    if exact.low_rank:
-        reason = f"V has rank ≤ {exact.core.nrows()} < {d}, so 0 is an eigenvalue"
-        known[V_NOT_HURWITZ.key] = holds(Grade.EXACT, reason, "0")
-    elif growth.holds and sum((exact.core[i, i] for i in range(d)), fmpq(0)) < 0:
-        known[V_NOT_HURWITZ.key] = growth
-    for key, name in ((W_DEFINITE.key, "W"), (A_DEFINITE.key, "A")):
-        found = inertias.get(name)
-        if found and max(found[0].positive, found[0].negative) < d:
-            counts = f"{found[0].positive} positive and {found[0].negative} negative eigenvalues of {d}"
-            known[key] = fails(found[1], f"{name}_s has {counts}")
-    return known
+def _about(theorem: Theorem, layer: AttentionLayer, head: int | None) -> str:
+    """Which system a statement is about."""
+    if head is not None:
+        return HEAD
+    all_heads = layer.heads == 1 or theorem.id in MULTI_HEAD
+    as_scored = theorem.id in ANY_SCORES or (theorem.setting.causal == layer.causal and layer.rotary is None)
+    return LAYER if all_heads and as_scored else IDEALISATION
 
 
-def _score_and_value(maps: AttentionLayer | Head, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
-    query, key, value, output = (getattr(maps, n).numpy() for n in ("query", "key", "value", "output"))
-    return query.T @ key / np.sqrt(head_dim), output @ value
-
-
-def _response(score: np.ndarray, value: np.ndarray) -> np.ndarray | None:
-    try:
-        return np.linalg.solve(value.T, score.T).T
-    except np.linalg.LinAlgError:  # regular in rationals, singular in floats
-        return None
-
-
-def _signs(found: Signs, positive: Verdict, negative: Verdict, matrix: np.ndarray | None) -> Json:
-    """Signs of a symmetric part: its inertia, proofs about both extremes, and a float for display."""
+def _scores(factors: Factors, whole: bool) -> Json:
+    query, key, scale = factors.query, factors.key, factors.scale
+    signs = factors.scores
+    spectrum = None
+    diagonal = {"largest_entry": _diagonal_entry(signs), "trace_float": None, "trace_bound_float": None}
+    if whole:
+        score = query.T @ key * scale
+        symmetric = (score + score.T) / 2
+        spectrum = np.linalg.eigvalsh(symmetric)
+        least = measures.smallest_diagonal(symmetric)
+        diagonal |= {
+            "trace_float": _rounded(least.trace),
+            "trace_bound_float": _rounded(least.trace_bound),
+        }
     return {
-        "inertia": found
+        **_signs(signs),
+        "antisymmetric_share_float": _optional(measures.antisymmetric_share(query, key)),
+        "symmetry_float": _optional(measures.symmetry_score(query, key)),
+        "directionality_float": _optional(measures.directionality_score(query, key)),
+        "smallest_diagonal": diagonal,
+        "spectrum_float": None if spectrum is None else _listed(spectrum),
+    }
+
+
+def _diagonal_entry(signs: Signs) -> str:
+    """The largest entry of the smallest D: −λ_min of W_s, or 0 where W_s ≻ 0."""
+    if signs.positive.holds:
+        return "0"
+    relation, number = (signs.positive.margin or "≤ ?").split(maxsplit=1)
+    return f"≥ {number.removeprefix('-') if number.startswith('-') else '0'}" if relation == "≤" else ""
+
+
+def _response(factors: Factors) -> Json | None:
+    if factors.response is None:
+        return None
+    score = factors.query.T @ factors.key * factors.scale
+    try:
+        response = np.linalg.solve((factors.output @ factors.value).T, score.T).T
+    except np.linalg.LinAlgError:  # regular in rationals, singular in floats
+        response = None
+    found = {} if response is None else measures.response_changes(response)
+    return {
+        **_signs(factors.response),
+        "antisymmetric_share_float": None if response is None else _antisymmetric_share(response),
+        "change_to_negative_float": _optional(found.get("to_negative")),
+        "change_to_positive_float": _optional(found.get("to_positive")),
+        "spectrum_float": None
+        if response is None
+        else _listed(np.linalg.eigvalsh((response + response.T) / 2)),
+    }
+
+
+def _signs(found: Signs) -> Json:
+    """Signs of a symmetric part: its inertia and proofs about both extremes."""
+    return {
+        "inertia": found.inertia
         and {
-            "positive": found[0].positive,
-            "negative": found[0].negative,
-            "zero": found[0].zero,
-            "grade": str(found[1]),
+            "positive": found.inertia[0].positive,
+            "negative": found.inertia[0].negative,
+            "zero": found.inertia[0].zero,
+            "grade": str(found.inertia[1]),
         },
-        "positive_definite": _verdict(positive),
-        "negative_definite": _verdict(negative),
-        "antisymmetric_share_float": None if matrix is None else _antisymmetric_share(matrix),
+        "positive_definite": _verdict(found.positive),
+        "negative_definite": _verdict(found.negative),
     }
 
 
@@ -257,29 +333,29 @@ def _antisymmetric_share(matrix: np.ndarray) -> float | None:
     return _rounded(np.linalg.norm(matrix - matrix.T) / 2 / size) if size > 0 and np.isfinite(size) else None
 
 
-def _values(exact: Exact, maps: AttentionLayer | Head, growth: Verdict, rate: Verdict) -> Json:
-    value, output = maps.value.numpy(), maps.output.numpy()
-    spectrum = np.real(np.linalg.eigvals(value @ output if exact.low_rank else output @ value))
-    if exact.low_rank and growth.fails:
-        growth = fails(growth.grade, f"0 is an eigenvalue; the others: {growth.reason}", "= 0")
+def _values(factors: Factors) -> Json:
+    value, output = factors.value, factors.output
+    spectrum = np.linalg.eigvals(value @ output if factors.low_rank else output @ value)
+    abscissa = max(spectrum.real.max(), 0.0) if factors.low_rank else spectrum.real.max()
     return {
-        "singular": not exact.weights.response_exists,
-        "growth": _verdict(growth),
-        "real_rate": _verdict(rate),
-        "abscissa_float": _rounded(max(spectrum.max(), 0.0) if exact.low_rank else spectrum.max()),
-        "unstable_count_float": int((spectrum > 0).sum()),
+        "singular": factors.singular,
+        "growth": _verdict(factors.growth),
+        "real_rate": _verdict(factors.real_rate),
+        "abscissa_float": _rounded(abscissa),
+        "unstable_count_float": int((spectrum.real > 0).sum()),
+        "unstable_count": None if factors.unstable_count is None else list(factors.unstable_count),
+        "spectrum_float": [[_short(x.real), _short(x.imag)] for x in spectrum],
     }
 
 
 def _theorem(found: Applicability, about: str) -> Json:
     theorem, verdict = found.theorem, found.verdict
-    shared = theorem.id in MULTI_HEAD and about == IDEALISATION
     return {
         "id": theorem.id,
         "title": theorem.title,
         "status": verdict.status.value,
         "grade": str(verdict.grade) if verdict.holds else None,
-        "about": LAYER if shared else about,
+        "about": about,
         "concludes": theorem.concludes,
         "hypotheses": [h.key for h, _ in found.hypotheses],
         "start_conditions": [h.key for h in found.others],
@@ -307,15 +383,105 @@ def _left_eigenvector_gap(layer: AttentionLayer) -> Json | None:
     if real.size == 0:
         return None
     ell = np.real(vectors[:, real[np.real(rates[real]).argmax()]])
-    sines = [_sine(layer.head(h).value_map().numpy().T @ ell, ell) for h in range(layer.heads)]
+    sines = [_sine(_maps(layer.head(h)), ell) for h in range(layer.heads)]
     return {"smallest_sine_float": _rounded(min(sines)), "largest_sine_float": _rounded(max(sines))}
 
 
-def _sine(image: np.ndarray, vector: np.ndarray) -> float:
+def _sine(maps: Maps, vector: np.ndarray) -> float:
+    *_, value, output = maps
+    image = value.T @ (output.T @ vector)
     length = np.linalg.norm(image)
     along = vector * (vector @ image) / (vector @ vector)
     return float(np.linalg.norm(image - along) / length) if length > 0 else 0.0
 
 
+def _heads_tie(layer: AttentionLayer, factors: Factors) -> Json | None:
+    """T15's A V_h = c_h W_h: the best relative residuals, and a proved obstacle where there is one."""
+    heads = [_maps(layer.head(h)) for h in range(layer.heads)]
+    if layer.heads == 1 or not all((q.T @ k).any() and (o @ u).any() for q, k, u, o in heads):
+        return None
+    found = measures.head_tie([(q, k) for q, k, _, _ in heads], [(o, u) for _, _, u, o in heads])
+    obstacle = factors.heads_tied
+    return {
+        "equal_float": _rounded(found["equal"]),
+        "best_float": _rounded(found["residual"]),
+        "symmetric_float": _rounded(found["symmetric_residual"]),
+        "obstacle": obstacle.reason if obstacle.fails else None,
+    }
+
+
+def _certificate(layer: AttentionLayer, factors: Factors, context: int) -> Json:
+    """A search for T11's certificate of divergence or boundedness, with all heads, mask and encoding."""
+    if layer.d_model > LARGEST_DIM:
+        excluded = "; ".join(f"{kind}: {reason}" for kind, reason in factors.excludes.items())
+        reason = f"the search is for d ≤ {LARGEST_DIM}" + (
+            f", and none exists of {excluded}" if excluded else ""
+        )
+        return {"context": context, "kind": "either", "verdict": _verdict(undecided(reason))}
+    heads = tuple(_exact_head(layer, h, context) for h in range(layer.heads))
+    found = certify(Layer(heads, context, layer.causal))
+    return {"context": context, "kind": found.kind, "verdict": _verdict(found.verdict)}
+
+
+def _exact_head(layer: AttentionLayer, h: int, context: int) -> ExactHead:
+    query, key, value, output = _maps(layer.head(h))
+    values = rational_matrix("output", output) * rational_matrix("value", value)
+    if layer.rotary is None:
+        head = ExactHead(Weights.from_projections(query, key, values))
+    else:
+        turns = [arb(float(frequency)) for frequency in layer.rotary.inverse_frequencies]
+        head = ExactHead.rotary(query, key, values, turns, context, layout=layer.rotary.layout)
+    return replace(head, weights=replace(head.weights, scale_squared=_scale_squared(layer)))
+
+
+def _summary(layers: Sequence[Json]) -> list[Json]:
+    """Each statement over all layers, and over all heads: on how many it speaks, by which margins."""
+    groups: dict[tuple[str, str], list[tuple[Json, Json]]] = {}
+    for layer in layers:
+        for part in (layer["whole"], *layer["heads"]):
+            for entry in part["theorems"]:
+                groups.setdefault((entry["id"], entry["about"]), []).append((part, entry))
+    return [_summed(group) for group in groups.values()]
+
+
+def _summed(group: Sequence[tuple[Json, Json]]) -> Json:
+    entry = group[0][1]
+    speaking = [(part, e) for part, e in group if e["status"] == "HOLDS"]
+    silent = [e["first_unmet"] for _, e in group if e["status"] != "HOLDS"]
+    missing = max(silent, key=silent.count, default=None)
+    unmet = [part["hypotheses"][missing] for part, e in group if missing and e["first_unmet"] == missing]
+    reasons = [verdict["reason"] for verdict in unmet]
+    key = entry["hypotheses"][0] if speaking else missing
+    margins = [part["hypotheses"][key]["margin"] for part, _ in speaking or group]
+    numbers = sorted(filter(None, margins), key=_number)
+    return {
+        **{name: entry[name] for name in ("id", "title", "about", "concludes")},
+        "speaks": len(speaking),
+        "of": len(group),
+        "grade": min((e["grade"] for _, e in speaking), key=list(GRADES)[::-1].index, default=None),
+        "margin_of": key,
+        "margin_smallest": numbers[0] if numbers else "",
+        "margin_largest": numbers[-1] if numbers else "",
+        "silent_because": missing,
+        "silent_reason": max(reasons, key=reasons.count) if missing else None,
+    }
+
+
+def _number(margin: str) -> float:
+    return float(margin.split()[-1])
+
+
+def _listed(numbers: np.ndarray) -> list[float]:
+    return [_short(x) for x in numbers]
+
+
+def _short(number: Any) -> float:
+    return float(f"{float(number):.4g}")
+
+
 def _rounded(number: Any) -> float:
     return float(f"{float(number):.6g}")
+
+
+def _optional(number: float | None) -> float | None:
+    return None if number is None or not np.isfinite(number) else _rounded(number)

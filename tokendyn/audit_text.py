@@ -16,12 +16,14 @@ Json = dict[str, Any]
 
 def says(layer: Json) -> list[str]:
     """The certified statements in plain words, for the layer as a whole and then for its heads."""
-    whole = [_says_equal_tokens(layer), _says_half_space(layer), _says_sufficient(layer)]
-    return whole if layer["heads_count"] == 1 else [*whole, _says_heads(layer)]
+    whole = [_says_equal_tokens(layer), _says_first_token(layer), _says_half_space(layer)]
+    whole += [_says_sufficient(layer), _says_no_certificate(layer)]
+    several = [] if layer["heads_count"] == 1 else [_says_tie(layer), _says_heads(layer)]
+    return [sentence for sentence in (*whole, *several) if sentence]
 
 
-def _entry(part: Json, identifier: str) -> Json:
-    return next(theorem for theorem in part["theorems"] if theorem["id"] == identifier)
+def _entry(part: Json, identifier: str) -> Json | None:
+    return next((theorem for theorem in part["theorems"] if theorem["id"] == identifier), None)
 
 
 def _says_equal_tokens(layer: Json) -> str:
@@ -48,9 +50,21 @@ def _says_equal_tokens(layer: Json) -> str:
     )
 
 
+def _says_first_token(layer: Json) -> str:
+    """Of causal layers alone."""
+    entries = [_entry(layer["whole"], name) for name in (("T14c",) if layer["heads_count"] > 1 else ("T14",))]
+    growth = layer["whole"]["values"]["growth"]
+    if not entries[0] or growth["status"] != "HOLDS":
+        return ""
+    return (
+        f"{entries[0]['id']} ({growth['grade']}): the first token obeys ẋ = Vx, whatever the scores, so from "
+        f"almost every start it diverges, at the rate {growth['margin']}; the layer is not convergent."
+    )
+
+
 def _says_half_space(layer: Json) -> str:
     entry, rate = _entry(layer["whole"], "T17"), layer["whole"]["values"]["real_rate"]
-    if entry["status"] != "HOLDS":
+    if not entry or entry["status"] != "HOLDS":
         return f"T17 is silent: {rate['reason']}."
     said = (
         f"T17 ({entry['grade']}): ℓᵀV = μℓᵀ with a real {rate['margin']}: there is an open half-space "
@@ -73,54 +87,177 @@ def _says_half_space(layer: Json) -> str:
 
 
 def _says_sufficient(layer: Json) -> str:
-    entries = [t for t in layer["whole"]["theorems"] if t["id"] not in ("T6", "T6b", "T17")]
+    """The other theorems: those that speak, and those that are silent by the hypothesis that is not met."""
+    part = layer["whole"]
+    entries = [t for t in part["theorems"] if t["id"] not in ("T6", "T6b", "T14c", "T17")]
     met = [t["id"] for t in entries if t["status"] == "HOLDS"]
-    silent = [t["id"] for t in entries if t["status"] != "HOLDS"]
-    parts = []
-    if met:
-        parts.append(f"{', '.join(met)}: every hypothesis on the weights holds (whole layer).")
+    parts = [f"{', '.join(met)}: every hypothesis on the weights holds (whole layer)."] if met else []
+    silent: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["status"] != "HOLDS":
+            silent.setdefault(entry["first_unmet"], []).append(entry["id"])
+    for key, ids in silent.items():
+        unmet = part["hypotheses"][key]
+        why = ", ".join(filter(None, (unmet["grade"], unmet["reason"], unmet["margin"])))
+        parts.append(f"{', '.join(ids)}: silent about the whole layer: '{key}' is not met ({why}).")
     if silent:
         parts.append(
-            f"{', '.join(silent)}: silent about the whole layer. A sufficient condition that is not met "
-            "leaves its conclusion open; it does not refute it."
+            "A sufficient condition that is not met leaves its conclusion open; it does not refute it."
         )
     return " ".join(parts)
 
 
+def _says_no_certificate(layer: Json) -> str:
+    found = {kind: reason for kind, reason in layer["no_certificate"].items() if reason}
+    if not found:
+        return ""
+    reasons = " and ".join(f"of {kind}, because {reason}" for kind, reason in found.items())
+    return f"T11: no certificate exists {reasons}, and equal tokens obey ẋ = Vx."
+
+
+def _says_tie(layer: Json) -> str:
+    tie = layer["heads_tie"]
+    if tie is None:
+        return ""
+    why = f": {tie['obstacle']} (interval)" if tie["obstacle"] else ""
+    return (
+        "T15 needs one symmetric A with A V_h = c_h W_h, c_h ≥ 0, for all heads. The best A leaves "
+        f"{100 * tie['equal_float']:.1f} % of the W_h where all c_h‖W_h‖ are equal, the best A and c "
+        f"{100 * tie['best_float']:.1f} % (float; 0 is tied, 100 no better than A = 0){why}."
+    )
+
+
 def _says_heads(layer: Json) -> str:
     """Why the theorems about A_h and (W_h)_s are silent about every single head."""
+    if not layer["heads"]:
+        return ""
     d, rank = layer["d"], layer["head_dim"]
     if rank >= d:
         return "Single heads: none is of low rank; see their verdicts in the report."
     names = ", ".join(t["id"] for t in layer["heads"][0]["theorems"] if NEED_A & set(t["hypotheses"]))
-    indefinite = f", and (W_h)_s has rank ≤ {2 * rank} < {d}, so it is not definite" if 2 * rank < d else ""
+    indefinite = f" and (W_h)_s, of rank ≤ {2 * rank}, is not definite" if 2 * rank < d else ""
     return (
-        f"{names} are silent about every single head: V_h has rank ≤ {rank} < {d}, so it is singular and "
-        f"A_h = W_h V_h⁻¹ does not exist{indefinite}. T6 holds of every single head, if only because 0 is "
-        "an eigenvalue of V_h."
+        f"Single heads: V_h has rank ≤ {rank} < {d}, so A_h = W_h V_h⁻¹ does not exist{indefinite}: {names} "
+        "are silent. T6 holds of every one, if only because 0 is an eigenvalue of V_h."
     )
 
 
 def print_audit(report: Json, console: Console) -> None:
-    """About one screen per layer: signs, spectrum, theorems, heads, and what all of it leaves out."""
-    source = report["source"]
+    """About one screen: one layer in detail, or several in a line each; then what all of it leaves out."""
+    source, setting = report["source"], report["setting"]
     package = f" ({source['package']} {source['version']}, {source['licence']})" if source["package"] else ""
     write = partial(console.print, highlight=False, markup=False)
     write(f"Audit of {source['name']}{package}, architecture {report['architecture']}", style="bold")
-    write(report["iteration"])
-    for layer in report["layers"]:
-        write(
-            f"\n{layer['name']}: d = {layer['d']}, {layer['heads_count']} heads of {layer['head_dim']}, "
-            f"stored as {layer['stored_dtype']}",
-            style="bold",
-        )
-        write(layer["audited"])
-        for table in (_whole_table(layer["whole"]), _theorem_table(layer["whole"]), _head_table(layer)):
-            console.print(table)
-        for sentence in layer["says"]:
-            write(f"• {sentence}")
+    write(f"{_setting_text(setting)} {report['iteration']}")
+    if len(report["layers"]) == 1:
+        _print_layer(report["layers"][0], console)
+    else:
+        _print_layers(report, console)
+    if report["activations"]:
+        _print_activations(report["activations"], console)
     write(f"\nThe theory ignores: {'; '.join(report['ignores'])}. A verdict here is not one about the model.")
     write("Grades: " + "; ".join(f"{grade}: {meaning}" for grade, meaning in report["grades"].items()) + ".")
+
+
+def _setting_text(setting: Json) -> str:
+    shared = f" ({setting['kv_heads']} of keys and values)" if setting["kv_heads"] != setting["heads"] else ""
+    mask = "causal" if setting["causal"] else "full attention"
+    encoding = f", rotary ({setting['rotary']})" if setting["rotary"] else ""
+    folded = "; gains of the norm before attention are multiplied in" if setting["norm_folded"] else ""
+    layers = f"{setting['layers']} layer{'s' if setting['layers'] > 1 else ''} of d = {setting['d']}"
+    heads = f"{setting['heads']} heads{shared} of {setting['head_dim']}"
+    return f"{layers}, {heads}, {mask}{encoding}{folded}."
+
+
+def _print_layer(layer: Json, console: Console) -> None:
+    write = partial(console.print, highlight=False, markup=False)
+    write(f"\n{layer['name']}, stored as {layer['stored_dtype']}", style="bold")
+    write(layer["audited"])
+    console.print(_whole_table(layer["whole"]))
+    console.print(_theorem_table(layer["whole"]))
+    console.print(_head_table(layer))
+    for sentence in layer["says"]:
+        write(f"• {sentence}")
+
+
+def _print_layers(report: Json, console: Console) -> None:
+    """What speaks and what is silent over all layers, then a line for each layer."""
+    write = partial(console.print, highlight=False, markup=False)
+    write(report["layers"][0]["audited"])
+    console.print(_summary_table(report["summary"]))
+    for sentence in _silent(report["summary"]):
+        write(f"• {sentence}")
+    console.print(_layer_table(report["layers"]))
+
+
+def _summary_table(summary: list[Json]) -> Table:
+    table = _table("statement", "speaks on", "grade", "margins", "what it says, and of what")
+    for row in summary:
+        if row["speaks"]:
+            unit = "heads" if row["about"] == "this head alone" else "layers"
+            margins = " … ".join(dict.fromkeys((row["margin_smallest"], row["margin_largest"])))
+            what = f"{row['concludes']} ({row['about']})"
+            _add_row(table, row["id"], f"{row['speaks']} of {row['of']} {unit}", row["grade"], margins, what)
+    return table
+
+
+def _silent(summary: list[Json]) -> list[str]:
+    """The statements that are silent everywhere, together where the same hypothesis is missing."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in summary:
+        if not row["speaks"]:
+            why = f"'{row['silent_because']}' is not met ({row['silent_reason']})."
+            reasons.setdefault((row["about"], why), []).append(row["id"])
+    return [f"{', '.join(ids)}: silent everywhere ({about}): {why}" for (about, why), ids in reasons.items()]
+
+
+def _layer_table(layers: list[Json]) -> Table:
+    table = _table(
+        "layer", "W_s: +, −, 0", "A_s: +, −", "‖W_a‖/‖W‖", "‖A_a‖/‖A‖", "max Re λ(V)", "real μ(V)", "T15 gap"
+    )
+    for layer in layers:
+        part = layer["whole"]
+        shares = [
+            signs and signs["antisymmetric_share_float"] for signs in (part["scores"], part["response"])
+        ]
+        tie = layer["heads_tie"]
+        _add_row(
+            table,
+            str(layer["index"]),
+            _counts_text(part["scores"], ("positive", "negative", "zero")),
+            _counts_text(part["response"], ("positive", "negative")) if part["response"] else "V singular",
+            *map(_share_text, shares),
+            _growth_text(part["values"]["growth"]),
+            part["values"]["real_rate"]["margin"].removeprefix("μ ") or "silent",
+            f"{tie['equal_float']:.2f}" if tie else "",
+        )
+    return table
+
+
+def _counts_text(signs: Json, names: tuple[str, ...]) -> str:
+    found = signs["inertia"]
+    return ", ".join(str(found[name]) for name in names) if found else "open"
+
+
+def _print_activations(found: Json, console: Console) -> None:
+    """A line per layer: the full model beside the attention-only dynamics of the same weights."""
+    table = _table(
+        "activations", "norm (mean)", "cosine", "sharpness", "first token", "attention only: norm", ""
+    )
+    rows = found["rows"]
+    alone = {row["step"]: row for row in rows if row["system"] == "attention only"}
+    for row in rows:
+        if row["system"] == "model":
+            other = alone.get(row["step"], {})
+            beyond = "beyond the trained depth" if row["beyond_trained_depth"] else ""
+            keys = ("norm_mean_float", "cosine_float", "sharpness_float", "first_token_ratio_float")
+            cells = [_number_text(row[key]) for key in keys]
+            _add_row(table, str(row["step"]), *cells, _number_text(other.get("norm_mean_float")), beyond)
+    console.print(table)
+
+
+def _number_text(number: float | None) -> str:
+    return "–" if number is None else f"{number:.3g}"
 
 
 def _table(*columns: str) -> Table:
@@ -142,55 +279,67 @@ def _whole_table(part: Json) -> Table:
             continue
         _add_row(table, f"{name}_s, signs", _inertia_text(signs["inertia"]), _grade(signs["inertia"]))
         _add_row(table, f"{name}_s, range", _range_text(signs), _range_grade(signs))
-        share = signs["antisymmetric_share_float"]
-        _add_row(
-            table, f"‖{name}_a‖/‖{name}‖", f"{_share_text(share)} (of a large random matrix: 0.71)", "float"
-        )
-    values = part["values"]
+        _add_row(table, f"‖{name}_a‖/‖{name}‖", _shares_text(signs), "float")
+    scores, response, values = part["scores"], part["response"], part["values"]
+    diagonal = scores["smallest_diagonal"]
     _add_row(
         table,
-        "V, spectrum",
-        f"max Re λ ≈ {values['abscissa_float']:.4g}; {values['unstable_count_float']} with Re λ > 0",
-        "float",
+        "W_s + D ≻ 0",
+        f"the largest entry of D is {diagonal['largest_entry']}, its trace at least "
+        f"{_number_text(diagonal['trace_float'])} (float)",
+        _grade(scores["positive_definite"]),
     )
-    _add_row(table, "V, max Re λ", _growth_text(values["growth"]), _grade(values["growth"]))
+    if response:
+        changes = [response[f"change_to_{sign}_float"] for sign in ("negative", "positive")]
+        _add_row(
+            table,
+            "change of A",
+            "{} ‖A‖ to meet T2's condition on A, {} ‖A‖ for T3's".format(*map(_number_text, changes)),
+            "float",
+        )
+    count, grade = _unstable_text(values)
+    grades = ", ".join(dict.fromkeys((_grade(values["growth"]), grade)))
+    _add_row(table, "V, spectrum", f"max Re λ {_growth_text(values['growth'])}; {count}", grades)
     return table
 
 
 def _theorem_table(part: Json) -> Table:
-    table = _table("theorem", "", "verdict", "what it says, or the first hypothesis that is not met")
+    table = _table("statement", "", "verdict", "what it says, and of what")
     for entry in part["theorems"]:
-        title = entry["title"]
         if entry["status"] == "HOLDS":
             provided = "".join(f", provided '{key}'" for key in entry["start_conditions"])
             says = f"{entry['concludes']} ({entry['about']}{provided})"
-            _add_row(table, entry["id"], title, f"HOLDS ({entry['grade']})", says)
-            continue
-        key = entry["first_unmet"]
-        unmet = part["hypotheses"][key]
-        why = f"margin {unmet['margin']}" if unmet["margin"] else unmet["reason"]
-        graded = f"{unmet['grade']}, {why}" if unmet["grade"] else why
-        _add_row(table, entry["id"], title, "UNDECIDED", f"silent: '{key}' is not met ({graded})")
+            _add_row(table, entry["id"], entry["title"], f"HOLDS ({entry['grade']})", says)
     return table
 
 
 def _head_table(layer: Json) -> Table:
     table = _table(
-        "head", "W_s: +, −, 0", "λ_min, λ_max of W_s", "‖W_a‖/‖W‖ (float)", "max Re λ(V)", "T17 alone"
+        "head",
+        "W_s: +, −, 0",
+        "λ_min, λ_max of W_s",
+        "‖W_a‖/‖W‖ (float)",
+        "max Re λ(V)",
+        "T17 alone",
+        "grade",
     )
     for part in layer["heads"]:
         signs, values = part["scores"], part["values"]
-        found, share = signs["inertia"], signs["antisymmetric_share_float"]
+        verdicts = (
+            signs["inertia"],
+            signs["positive_definite"],
+            signs["negative_definite"],
+            values["growth"],
+        )
         _add_row(
             table,
             str(part["head"]),
-            f"{found['positive']}, {found['negative']}, {found['zero']} ({found['grade']})"
-            if found
-            else "open",
-            f"{', '.join(_range(signs))} ({_range_grade(signs)})",
-            _share_text(share),
-            f"{_growth_text(values['growth'])} ({_grade(values['growth'])})",
+            _counts_text(signs, ("positive", "negative", "zero")),
+            ", ".join(_range(signs)),
+            _share_text(signs["antisymmetric_share_float"]),
+            _growth_text(values["growth"]),
             values["real_rate"]["margin"] or "silent",
+            ", ".join(dict.fromkeys(map(_grade, verdicts))),
         )
     return table
 
@@ -206,6 +355,24 @@ def _inertia_text(found: Json | None) -> str:
 
 def _share_text(share: float | None) -> str:
     return "not computed" if share is None else f"{share:.3f}"
+
+
+def _unstable_text(values: Json) -> tuple[str, str]:
+    """How many eigenvalues lie right of the imaginary axis, and the grade of that count."""
+    bounds = values["unstable_count"]
+    if bounds is None:
+        return f"{values['unstable_count_float']} eigenvalues with Re λ > 0", "float"
+    return f"{' to '.join(map(str, dict.fromkeys(bounds)))} eigenvalues with Re λ > 0", "interval"
+
+
+def _shares_text(signs: Json) -> str:
+    share = f"{_share_text(signs['antisymmetric_share_float'])} (of a large random matrix: 0.71)"
+    if "symmetry_float" not in signs:
+        return share
+    symmetry, directionality = (
+        _number_text(signs[f"{name}_float"]) for name in ("symmetry", "directionality")
+    )
+    return f"{share}; symmetry {symmetry}, directionality {directionality}"
 
 
 def _range_text(signs: Json) -> str:

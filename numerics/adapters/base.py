@@ -1,205 +1,198 @@
-"""What an adapter is and what it hands over: the attention weights of one layer, head by head.
-
-This is the border of the project's convention. Checkpoints store linear maps as (out, in) and act on row
-vectors, `q = x @ query.T`; the theory's tokens are columns, `q = query x`. The stored matrix is the same one
-in both, so `W = query^T key / sqrt(head_dim)` and the value map is `V = output value`.
-"""
+"""What an adapter is: keys and settings of one architecture, as data, by which `model` beside this reads."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import product
-from math import sqrt
-from typing import NamedTuple
+from fractions import Fraction
+from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from numerics.adapters.layer import AttentionLayer, Head, NormKind, RotaryLayout
 from numerics.errors import InputError
+
+__all__ = ["Adapter", "AttentionLayer", "Body", "Config", "Head", "Maps", "Settings", "State"]
 
 State = Mapping[str, Tensor]
 """A state dict: parameter name to tensor."""
+Config = Mapping[str, Any]
+"""The settings in a model's config.json, or in the header of its file."""
+
+OLDER_NORMS = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
+"""Names from TensorFlow, in the first files of BERT."""
 
 
-class Head(NamedTuple):
-    """The four maps of one head, each of rank at most dk, acting on column tokens of length d."""
+@dataclass(frozen=True)
+class Maps:
+    """Keys of the four maps of attention; a bias is where `bias` stands in place of the final `weight`.
 
-    query: Float[Tensor, "dk d"]
-    key: Float[Tensor, "dk d"]
-    value: Float[Tensor, "dk d"]
-    output: Float[Tensor, "d dk"]
-
-    def score_matrix(self) -> Float[Tensor, "d d"]:
-        """`W = query^T key / sqrt(dk)`, so that the score is `s_ij = x_i^T W x_j` (biases left out)."""
-        return self.query.mT @ self.key / sqrt(self.query.shape[0])
-
-    def value_map(self) -> Float[Tensor, "d d"]:
-        """`V = output value`: what the head adds for an attended mean `m` is `V m` (biases left out)."""
-        return self.output @ self.value
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionLayer:
-    """The attention weights of one layer, as float64 copies of the stored numbers.
-
-    Shapes, with d = `d_model`: `query`, `key`, `value` are (heads*head_dim, d), `output` is
-    (d, heads*head_dim). Rows (columns of `output`) of head h are `h*head_dim ... (h+1)*head_dim - 1`.
-    `stored_dtype` is the type in the file; every floating type of up to 64 bits converts to float64 exactly,
-    so results are about the stored weights, not about a rounding of them. `has_biases` says whether the file
-    holds biases for these maps; they are not part of this object.
+    If `fused`, the first three are one key, of which query, key and value are the rows in this order.
+    `joint_bias` is the key of their biases one behind the other where the matrices are apart. If
+    `transposed`, matrices are stored (in, out).
     """
 
-    name: str
-    query: Float[Tensor, "hk d"]
-    key: Float[Tensor, "hk d"]
-    value: Float[Tensor, "hk d"]
-    output: Float[Tensor, "d hk"]
-    heads: int
-    stored_dtype: str
-    has_biases: bool
+    query: str
+    key: str
+    value: str
+    output: str
+    fused: bool = False
+    joint_bias: str | None = None
+    transposed: bool = False
 
-    @property
-    def d_model(self) -> int:
-        """Length d of a token."""
-        return self.query.shape[1]
 
-    @property
-    def head_dim(self) -> int:
-        """Rows dk of one head's query map."""
-        return self.query.shape[0] // self.heads
+@dataclass(frozen=True)
+class Body:
+    """Keys of everything around attention. What is None, or a key in `optional`, the model may be without.
 
-    def head(self, h: int) -> Head:
-        """Views of the weights of head `h`, counted from 0. Raises `InputError` unless 0 <= h < heads."""
-        if not 0 <= h < self.heads:
-            raise InputError(
-                argument="h",
-                got=str(h),
-                expected=f"a head number from 0 to {self.heads - 1}",
-                fix=f"layer {self.name} has {self.heads} heads, counted from 0",
-            )
-        rows = slice(h * self.head_dim, (h + 1) * self.head_dim)
-        return Head(self.query[rows], self.key[rows], self.value[rows], self.output[:, rows])
+    Embedding: `tokens`, `positions`, `types` are tables; an image model has a convolution `patches` and
+    `first_tokens` that stand before the patches. Their sum passes `embedding_norm` and `embedding_map`. A
+    model with neither `tokens` nor `patches` takes embedded tokens. In a block: `down(act(up(x)))`, or
+    `down(act(gate(x)) * up(x))`, with `mlp_norm`. `final_norm` stands behind the last block.
+    """
+
+    up: str
+    down: str
+    mlp_norm: str
+    gate: str | None = None
+    tokens: str | None = None
+    positions: str | None = None
+    types: str | None = None
+    patches: str | None = None
+    first_tokens: tuple[str, ...] = ()
+    embedding_norm: str | None = None
+    embedding_map: str | None = None
+    final_norm: str | None = None
+    optional: frozenset[str] = frozenset()
+
+
+def no_window(layer: int) -> None:
+    """Every layer attends to all tokens its mask leaves."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the config says, under one name for every architecture. A None is not given there.
+
+    `heads`, `width` (d), `depth` (blocks applied), `kv_heads` (default: `heads`), `head_dim` (default:
+    d/heads), `causal`, `window` (layer index to tokens) and `rotary_...` are as in `AttentionLayer` and
+    `Rotary`; `eps` is that of all norms; `norm_first` says that norms stand before attention and MLP
+    (pre-LN); `activation` is the MLP's. `scale_squared` (default: 1/head_dim) is divided by (i+1)^2 in layer
+    i if `scale_by_layer`. The first token has row `first_position` of the table of positions; where `padding`
+    is a token number, only other tokens are counted. `embedding_scale` is a factor of the token embedding.
+    """
+
+    heads: int | None
+    eps: float
+    norm_first: bool | None
+    width: int | None = None
+    depth: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    causal: bool = False
+    window: Callable[[int], int | None] = no_window
+    rotary_base: float | None = None
+    rotary_layout: RotaryLayout = "half-split"
+    rotary_dims: int | None = None
+    scale_squared: Fraction | None = None
+    scale_by_layer: bool = False
+    activation: str = "gelu"
+    first_position: int = 0
+    padding: int | None = None
+    embedding_scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """How to read the attention weights of one architecture out of its state dict.
+    """How to read one architecture out of its state dict.
 
     `pattern` fits the keys by which the architecture is known; its groups are what comes before the model's
-    own keys and the numbers of the layer. `layer` with these numbers put in, and then `parts`, are the keys
-    of the query, key, value and output maps, without the prefix and the final `.weight`. `heads_key`,
-    `width_key` and `depth_key` are the names under which a `config.json` gives the number of heads, d, and
-    (for layers that are iterated; else None) the depth.
+    own keys (the prefix) and the numbers of the layer. Every other key is a template without the prefix, with
+    `{0}`, `{1}` for these numbers: `name` of the attention layer, `maps`, `attention_norm` and `body` (None:
+    only attention is known). `model_types` are the values of `model_type` in configs that mean this
+    architecture; others that share keys compute otherwise. `refuses` says of keys (patterns) why a model that
+    has them cannot be read. `settings` reads the config; `heads_key` is the name of the number of heads
+    there. `aliases` are older endings of keys: for one that is missing, that with the second ending in place
+    of the first counts. `shared`: the layers are iterated through the depth.
     """
 
     architecture: str
+    model_types: frozenset[str]
     pattern: re.Pattern[str]
-    layer: str
-    parts: tuple[str, str, str, str]
-    ignores: tuple[str, ...]
+    name: str
+    maps: Maps
+    settings: Callable[[Config], Settings]
     heads_key: str
-    width_key: str
-    depth_key: str | None
+    ignores: tuple[str, ...]
+    attention_norm: str | None = None
+    norm_kind: NormKind = "layer"
+    body: Body | None = None
+    refuses: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
+    shared: bool = False
 
     def matches(self, state: State) -> bool:
         """Whether the state dict has an attention layer of this architecture."""
         return any(map(self.pattern.fullmatch, state))
 
-    def layers(self, state: State, heads: int) -> tuple[AttentionLayer, ...]:
-        """The distinct attention layers, ordered by their numbers, of a state dict that `matches`.
 
-        Raises `InputError` if it holds two models, if a key is missing or its weight unusable, or if `heads`
-        does not divide d.
-        """
-        found = [match.groups() for match in map(self.pattern.fullmatch, state) if match]
-        prefixes, *columns = (set(column) for column in zip(*found, strict=True))
-        prefix = _single(prefixes, self.architecture)
-        return tuple(
-            read_layer(state, prefix + self.layer.format(*numbers), self.parts, heads, self.architecture)
-            for numbers in product(*map(_counted, columns))
-        )
-
-
-def read_weight(
-    state: State, key: str, shape: tuple[int | None, int | None], adapter: str
-) -> Float[Tensor, "out in"]:
-    """The matrix `state[key]` as a float64 copy of the stored (out, in) numbers.
-
-    A None in `shape` accepts any size. Raises `InputError` naming `key` and `adapter` if the key is missing,
-    the tensor is not a dense floating-point matrix of that shape, or an entry is not finite.
-    """
-    if key not in state:
-        raise _bad_weight(f"a state dict without {key!r}", adapter)
-    stored = state[key].detach()
-    if stored.layout != torch.strided or stored.device.type != "cpu" or not stored.is_floating_point():
-        got = f"{key!r} of type {stored.dtype}, layout {stored.layout}, device {stored.device.type}"
-        raise _bad_weight(got, adapter)
-    size = tuple(stored.shape)
-    if (
-        len(size) != 2
-        or 0 in size
-        or any(want not in (None, got) for want, got in zip(shape, size, strict=True))
-    ):
-        wanted = " x ".join("any" if want is None else str(want) for want in shape)
-        raise _bad_weight(f"{key!r} of shape {size} where {wanted} was expected", adapter)
-    weight = stored.to(torch.float64, copy=True)
-    bad = weight.numel() - int(weight.isfinite().sum())
-    if bad:
-        raise _bad_weight(f"{key!r} with {bad} entries that are NaN or infinite", adapter)
-    return weight
-
-
-def read_layer(
-    state: State, name: str, parts: tuple[str, str, str, str], heads: int, adapter: str
-) -> AttentionLayer:
-    """The attention layer whose keys start with `name`; all four maps are square, (d, d).
-
-    `parts` are what the keys of query, key, value and output map say after `name`. Raises `InputError` as
-    `read_weight` does, and if `heads` does not divide d.
-    """
-    keys = [f"{name}.{part}.weight" for part in parts]
-    d = read_weight(state, keys[0], (None, None), adapter).shape[1]
-    if d % heads != 0:
-        raise InputError(
-            argument="heads",
-            got=str(heads),
-            expected=f"a divisor of {d}, the width of {keys[0]} ({adapter} adapter)",
-            fix="pass the number of attention heads the model was trained with",
-        )
-    query, key, value, output = (read_weight(state, key, (d, d), adapter) for key in keys)
-    return AttentionLayer(
-        name=name,
-        query=query,
-        key=key,
-        value=value,
-        output=output,
-        heads=heads,
-        stored_dtype=str(state[keys[0]].dtype).removeprefix("torch."),
-        has_biases=any(f"{name}.{part}.bias" in state for part in parts),
-    )
-
-
-def _counted(numbers: set[str]) -> range:
-    """From 0 to the largest, or far enough to include one that is missing."""
-    return range(1 + min(max(map(int, numbers)), len(numbers)))
-
-
-def _single(prefixes: set[str], architecture: str) -> str:
-    if len(prefixes) != 1:
-        raise InputError(
-            argument="path",
-            got=f"attention layers under {len(prefixes)} prefixes: {sorted(prefixes)}",
-            expected=f"one {architecture} model",
-            fix="save the state dict of one model alone",
-        )
-    return min(prefixes)
-
-
-def _bad_weight(got: str, adapter: str) -> InputError:
+def bad_config(got: str, expected: str) -> InputError:
+    """A setting that does not fit, or that no adapter reads."""
     return InputError(
         argument="path",
         got=got,
-        expected=f"dense finite floating-point matrices under the keys of the {adapter} adapter",
-        fix="pass the complete, undamaged and unquantised state dict of the model",
+        expected=expected,
+        fix="put the config.json of the same model beside the file, or remove it and pass heads=...",
     )
+
+
+def count(config: Config, key: str, default: int | None = None) -> int | None:
+    """The positive whole number under `key`; `default` if the config does not give it."""
+    found = config.get(key)
+    if found is None:
+        return default
+    if type(found) is not int or found < 1:
+        raise bad_config(f"config.json with {key} = {found!r}", "a positive whole number")
+    return found
+
+
+def need(config: Config, why: str) -> None:
+    """`InputError` if there is no config, without which the architecture cannot be read."""
+    if not config:
+        raise InputError(
+            argument="path",
+            got="no config.json",
+            expected=f"one beside the weights, for {why}",
+            fix="put the model's config.json beside the file",
+        )
+
+
+def positive(config: Config, key: str, default: float) -> float:
+    """The positive number under `key`; `default` if the config does not give it."""
+    found = config.get(key)
+    if found is None:
+        return default
+    if type(found) not in (int, float) or not 0 < found < float("inf"):
+        raise bad_config(f"config.json with {key} = {found!r}", "a positive number")
+    return float(found)
+
+
+def flag(config: Config, key: str, default: bool = False) -> bool:
+    """The switch under `key`; `default` if the config does not give it."""
+    found = config.get(key)
+    if found is None:
+        return default
+    if type(found) is not bool:
+        raise bad_config(f"config.json with {key} = {found!r}", "true or false")
+    return found
+
+
+def require(config: Config, key: str, *allowed: object) -> None:
+    """`InputError` unless the config leaves `key` out or gives it one of these values."""
+    if config.get(key) is not None and config[key] not in allowed:
+        expected = f"{key} = {' or '.join(map(repr, allowed))}" if allowed else f"no {key}"
+        raise InputError(
+            argument="path",
+            got=f"a config with {key} = {config[key]!r}, which changes the attention scores",
+            expected=expected,
+            fix="use a model without this setting: no adapter reads it",
+        )

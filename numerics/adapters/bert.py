@@ -1,18 +1,63 @@
-"""BERT and models of its layout: post-LN encoders whose layers have weights of their own.
+"""BERT and RoBERTa: post-LN encoders whose layers have weights of their own.
 
-Keys as Hugging Face `transformers` writes them, with or without a prefix such as `bert.`:
-`encoder.layer.<layer>.attention.self.{query,key,value}.weight` and `...attention.output.dense.weight`.
+Keys as Hugging Face `transformers` writes them, with or without a prefix such as `bert.`. The two differ in
+the settings alone: RoBERTa counts positions from the padding token's number plus one. As a decoder
+(`is_decoder`) the model is causal.
 """
 
 import re
+from dataclasses import replace
 
-from numerics.adapters.base import Adapter
+from numerics.adapters.base import (
+    OLDER_NORMS,
+    Adapter,
+    Body,
+    Config,
+    Maps,
+    Settings,
+    bad_config,
+    count,
+    flag,
+    positive,
+    require,
+)
 
-ADAPTER = Adapter(
+_LAYER = "encoder.layer.{0}"
+
+
+def _bert(config: Config) -> Settings:
+    require(config, "position_embedding_type", "absolute")
+    return Settings(
+        heads=count(config, "num_attention_heads"),
+        width=count(config, "hidden_size"),
+        depth=count(config, "num_hidden_layers"),
+        eps=positive(config, "layer_norm_eps", 1e-12),
+        norm_first=False,
+        causal=flag(config, "is_decoder"),
+        activation=config.get("hidden_act", "gelu"),
+    )
+
+
+def _roberta(config: Config) -> Settings:
+    padding = config.get("pad_token_id", 1)
+    if type(padding) is not int or padding < 0:
+        raise bad_config(f"config.json with pad_token_id = {padding!r}", "a token number")
+    return replace(_bert(config), first_position=padding + 1, padding=padding)
+
+
+BERT = Adapter(
     architecture="bert",
-    pattern=re.compile(r"(.*)encoder\.layer\.(\d+)\.attention\.self\.(?:query|key|value)\.weight"),
-    layer="encoder.layer.{}.attention",
-    parts=("self.query", "self.key", "self.value", "output.dense"),
+    model_types=frozenset({"bert"}),
+    pattern=re.compile(r"(|.*\.)encoder\.layer\.(\d+)\.attention\.self\.(?:query|key|value)\.weight"),
+    name=f"{_LAYER}.attention",
+    maps=Maps(
+        query=f"{_LAYER}.attention.self.query.weight",
+        key=f"{_LAYER}.attention.self.key.weight",
+        value=f"{_LAYER}.attention.self.value.weight",
+        output=f"{_LAYER}.attention.output.dense.weight",
+    ),
+    settings=_bert,
+    heads_key="num_attention_heads",
     ignores=(
         "the change of weights from layer to layer: each layer is taken as a system of its own",
         "layer normalisation after attention and after the feed-forward block (post-LN)",
@@ -22,7 +67,25 @@ ADAPTER = Adapter(
         "the pooler and the prediction head",
         "padding mask and dropout",
     ),
-    heads_key="num_attention_heads",
-    width_key="hidden_size",
-    depth_key=None,
+    attention_norm=f"{_LAYER}.attention.output.LayerNorm.weight",
+    body=Body(
+        tokens="embeddings.word_embeddings.weight",
+        positions="embeddings.position_embeddings.weight",
+        types="embeddings.token_type_embeddings.weight",
+        embedding_norm="embeddings.LayerNorm.weight",
+        up=f"{_LAYER}.intermediate.dense.weight",
+        down=f"{_LAYER}.output.dense.weight",
+        mlp_norm=f"{_LAYER}.output.LayerNorm.weight",
+    ),
+    aliases=OLDER_NORMS,
+    refuses=(
+        (r".*\.attention\.self\.(distance|pos|rel|rotary).*", "relative positions enter the scores"),
+        (r".*\.rel(ative)?_(pos|attention).*", "relative positions enter the scores"),
+    ),
+)
+ROBERTA = replace(
+    BERT,
+    architecture="roberta",
+    model_types=frozenset({"roberta", "xlm-roberta", "camembert"}),
+    settings=_roberta,
 )

@@ -128,6 +128,13 @@ def test_a_damaged_or_missing_cached_file_is_fetched_again(
     assert path.with_name("config.json").read_bytes() == FILES["pack/model/config.json"]
 
 
+def test_a_cache_from_before_a_member_was_added_is_completed(source: Source, download: Shelf, tmp_path: Path):
+    path = fetch(replace(source, members=source.members[:1]), tmp_path / "cache", download)
+    assert not path.with_name("config.json").exists()
+    fetch(source, tmp_path / "cache", download)
+    assert path.with_name("config.json").read_bytes() == FILES["pack/model/config.json"]
+
+
 def test_an_archive_with_a_wrong_checksum_leaves_nothing(source: Source, download: Shelf, tmp_path: Path):
     with pytest.raises(FetchError, match="pinned SHA-256") as caught:
         fetch(replace(source, archive_sha256="0" * 64), tmp_path / "cache", download)

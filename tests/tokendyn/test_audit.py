@@ -222,7 +222,7 @@ def test_random_heads_agree_with_numpy(save: Save, random_maps: dict[str, np.nda
         rows = slice(8 * h, 8 * h + 8)
         score = query[rows].T @ key[rows] / 8**0.5
         smallest = np.linalg.eigvalsh((score + score.T) / 2)[0]
-        assert (counts(part["scores"]), part["scores"]["inertia"]["grade"]) == ((8, 8, 16), "exact")
+        assert (counts(part["scores"]), part["scores"]["inertia"]["grade"]) == ((8, 8, 16), "interval")
         assert numpy_counts(score) == (8, 8, 16)
         assert bound(part["scores"]["positive_definite"]["margin"]) == pytest.approx(smallest, rel=1e-3)
         assert (part["values"]["singular"], part["response"]) == (True, None)
@@ -289,7 +289,7 @@ def test_the_terminal_says_what_the_verdicts_are_about(save: Save, random_maps: 
         "in the attention-only layer (with all its heads) not every start converges to zero",
         "every token diverges, whatever W",
         "It is not claimed for the multi-head layer",
-        "silent: 'A symmetric' is not met (exact, margin",
+        "silent about the whole layer: 'A symmetric' is not met (interval, A is not symmetric, |A",
         "it does not refute it",
         "V_h has rank ≤ 8 < 32",
         "The theory ignores: layer normalisation",
@@ -300,7 +300,7 @@ def test_the_terminal_says_what_the_verdicts_are_about(save: Save, random_maps: 
 
 def test_an_unknown_depth_is_said(convergent: Path):
     convergent.with_name("config.json").unlink()
-    assert "No depth with shared weights is known" in flat(printed(audit(convergent, heads=2)))
+    assert "No depth with shared weights is known" in flat(printed(audit(convergent, num_heads=2)))
 
 
 def test_stages_are_reported(convergent: Path):
@@ -313,7 +313,7 @@ def test_errors_of_the_loaders_pass_through(tmp_path: Path, convergent: Path):
     with pytest.raises(InputError, match="no such file"):
         audit(tmp_path / "absent.bin")
     with pytest.raises(InputError, match="heads"):
-        audit(convergent, heads=4)
+        audit(convergent, num_heads=4)
 
 
 # ---- what the audit needs of the exact half

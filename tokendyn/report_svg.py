@@ -1,0 +1,294 @@
+"""Plots of an audit as inline SVG: text stays text, colours follow the page's light or dark scheme.
+
+Every function returns one `<svg>` element. Lines and points take their colour from the page's style sheet by
+class; only heat maps carry colours of their own, from Matplotlib's perceptually uniform maps.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+from matplotlib.ticker import MaxNLocator
+
+SEQUENTIAL, DIVERGING = colormaps["viridis"], colormaps["RdBu_r"]
+SHRINKABLE = 480  # px: a wider map is unreadable when it is made to fit a telephone; it scrolls
+CURVE_POINTS = 512  # enough for a curve 170 units wide; both ends of a spectrum are always among them
+
+
+class Value(NamedTuple):
+    """A number to draw, None where there is none, and what a pointer resting on it reads."""
+
+    number: float | None
+    title: str
+
+
+class Line(NamedTuple):
+    """A named curve: `kind` is its class in the style sheet, `points` are (x, value) in order of x."""
+
+    kind: str
+    points: Sequence[tuple[float, Value]]
+
+
+def plain(number: float, digits: int = 3) -> str:
+    """A number to so many significant digits, in full below a million, with a minus sign that is one."""
+    text = f"{number:.{digits}g}"
+    if "e+" in text and abs(number) < 1e6:
+        text = f"{float(text):.0f}"
+    return re.sub(r"e(-?)\+?0*", r"e\1", text).replace("-", "−")
+
+
+def plane(eigenvalues: Sequence[Sequence[float]], label: str) -> Markup:
+    """Eigenvalues, (re, im) pairs, in the complex plane; the half-plane Re λ > 0 is shaded."""
+    points = np.asarray(eigenvalues, dtype=float).reshape(-1, 2)
+    reach = 1.06 * float(np.abs(points).max(initial=0.0)) or 1.0
+    left, top, side = 34.0, 6.0, 170.0
+    middle = side / 2
+
+    def x(value: float) -> float:
+        return left + middle * (1 + value / reach)
+
+    def y(value: float) -> float:
+        return top + middle * (1 - value / reach)
+
+    ticks = [tick for tick in MaxNLocator(4, symmetric=True).tick_values(-reach, reach) if abs(tick) <= reach]
+    parts = [
+        f'<rect class="unstable" x="{_n(x(0))}" y="{top}" width="{middle}" height="{side}"/>',
+        f'<path class="axis" d="M{_n(x(0))} {top}v{side}M{left} {_n(y(0))}h{side}"/>',
+        *(_text(x(tick), top + side + 13, plain(tick)) for tick in ticks),
+        *(_text(left - 4, y(tick) + 3.5, plain(tick), "end") for tick in ticks),
+        _text(left + middle, top + side + 27, "Re λ"),
+        f'<text transform="translate(9 {top + middle}) rotate(-90)">Im λ</text>',
+    ]
+    for kind, chosen in (("stable", points[:, 0] <= 0), ("growing", points[:, 0] > 0)):
+        dots = "".join(f"M{_n(x(re))} {_n(y(im))}h0" for re, im in points[chosen])
+        parts.append(f'<path class="dots {kind}" d="{dots}"/>' if dots else "")
+    return _svg(214, 206, label, parts)
+
+
+def profile(eigenvalues: Sequence[float], label: str) -> Markup:
+    """Real eigenvalues in ascending order against their rank; the scale is linear near 0, then logarithmic.
+
+    The scale is asinh(λ/m) with m the median of |λ|, so that both the bulk and far outliers can be seen.
+    """
+    values = np.sort(np.asarray(eigenvalues, dtype=float))
+    sizes = np.abs(values)
+    unit = float(np.median(sizes)) or float(sizes.max(initial=0.0)) or 1.0
+    reach = 1.05 * math.asinh(float(sizes.max(initial=0.0)) / unit) or 1.0
+    left, top, width, height = 46.0, 6.0, 168.0, 140.0
+
+    def y(value: float) -> float:
+        return top + height / 2 * (1 - math.asinh(value / unit) / reach)
+
+    count = len(values)
+    shown = np.unique(np.linspace(0, count - 1, min(count, CURVE_POINTS)).round().astype(int))
+    curve = [(left + width * (rank + 0.5) / count, float(values[rank])) for rank in shown.tolist()]
+    ticks = _apart([0.0, *_powers(unit, float(sizes.max(initial=0.0)))], y)
+    parts = [f'<path class="axis" d="M{left} {_n(y(0))}h{width}M{left} {top}v{height}"/>']
+    for kind, wanted in (
+        ("stable", [p for p in curve if p[1] < 0]),
+        ("growing", [p for p in curve if p[1] > 0]),
+    ):
+        if wanted:
+            trail = "".join(f"L{_n(a)} {_n(y(b))}" for a, b in wanted)
+            parts.append(
+                f'<path class="area {kind}" d="M{_n(wanted[0][0])} {_n(y(0))}{trail}'
+                f'L{_n(wanted[-1][0])} {_n(y(0))}z"/>'
+            )
+    parts += [_text(left - 4, y(tick) + 3.5, _short(tick), "end") for tick in ticks]
+    parts += [
+        _text(left + width * share, top + height + 13, f"{share:.0%}".replace("%", " %"))
+        for share in (0, 0.5)
+    ]
+    parts += [_text(left + width, top + height + 13, "100 %", "end")]
+    parts += [_text(left + width / 2, top + height + 27, "of the eigenvalues")]
+    parts += [_text(9, y(0) + 3.5, "λ")]
+    return _svg(218, 178, label, parts)
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`, with both signs and the largest first; else one such multiple."""
+    if high <= 0:
+        return []
+    exponents = range(math.floor(math.log10(high)), math.ceil(math.log10(low)) - 1, -1)
+    whole = 10.0 ** math.floor(math.log10(high))
+    sizes = [10.0**exponent for exponent in exponents] or [whole * (high // whole)]
+    return [sign * size for size in sizes for sign in (1, -1)]
+
+
+def _short(tick: float) -> str:
+    """A tick as a label: large and small powers of ten as such."""
+    exponent = math.log10(abs(tick)) if tick else 0.0
+    if abs(exponent) < 4 or exponent != round(exponent):
+        return plain(tick)
+    return f"{'−' if tick < 0 else ''}10^{plain(exponent)}"
+
+
+def _apart(ticks: Sequence[float], place: Callable[[float], float]) -> list[float]:
+    """Those ticks, the first ones preferred, whose labels do not touch."""
+    chosen: list[float] = []
+    for tick in ticks:
+        if all(abs(place(tick) - place(other)) >= 13 for other in chosen):
+            chosen.append(tick)
+    return chosen
+
+
+def heat_map(
+    rows: Sequence[Sequence[Value]],
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+    label: str,
+    *,
+    diverging: bool,
+) -> Markup:
+    """Rows of values as coloured cells with a scale below; a diverging scale is centred on 0.
+
+    A cell without a number is an empty outline.
+    """
+    numbers = [value.number for row in rows for value in row if value.number is not None]
+    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
+    if diverging:
+        high = max(abs(low), abs(high)) or 1.0
+        low = -high
+    span = (high - low) or 1.0
+    colour = DIVERGING if diverging else SEQUENTIAL
+    cell, tall = _between(12, 360 / max(len(column_names), 1), 30), _between(13, 420 / max(len(rows), 1), 26)
+    left, top = 34.0, 30.0
+    width, height = cell * len(column_names), tall * len(rows)
+    parts = [_text(left + width / 2, 11, "head"), _text(left - 6, 24, "layer", "end")]
+    stride, skip = math.ceil(16 / cell), math.ceil(11 / tall)
+    parts += [
+        _text(left + cell * (column + 0.5), 24, name)
+        for column, name in enumerate(column_names)
+        if column % stride == 0
+    ]
+    for row, (name, values) in enumerate(zip(row_names, rows, strict=True)):
+        if row % skip == 0:
+            parts.append(_text(left - 6, top + tall * (row + 0.5) + 4, name, "end"))
+        for column, value in enumerate(values):
+            place = (left + cell * column, top + tall * row, cell - 1, tall - 1)
+            fill = None if value.number is None else to_hex(colour((value.number - low) / span))
+            parts.append(_cell(place, fill, value.title))
+    parts += _scale(left, top + height + 10, max(width, 150), [low, (low + high) / 2, high], colour)
+    return _svg(left + max(width, 150) + 16, top + height + 40, label, parts, fixed=True)
+
+
+def _cell(place: tuple[float, float, float, float], fill: str | None, title: str) -> str:
+    x, y, width, height = (_n(number) for number in place)
+    shape = f'x="{x}" y="{y}" width="{width}" height="{height}"'
+    paint = f'fill="{fill}"' if fill else 'class="missing"'
+    return f"<rect {shape} {paint}><title>{escape(title)}</title></rect>"
+
+
+def _scale(x: float, y: float, width: float, marks: Sequence[float], colour: Callable) -> list[str]:
+    steps = 40
+    bar = [
+        f'<rect x="{_n(x + width * i / steps)}" y="{_n(y)}" width="{_n(width / steps + 0.4)}" height="9" '
+        f'fill="{to_hex(colour(i / (steps - 1)))}"/>'
+        for i in range(steps)
+    ]
+    anchors = ("start", "middle", "end")
+    return bar + [
+        _text(x + width * share, y + 22, plain(mark), anchor)
+        for share, mark, anchor in zip((0, 0.5, 1), marks, anchors, strict=True)
+    ]
+
+
+def lines(curves: Sequence[Line], label: str, *, logarithmic: bool, mark: float | None) -> Markup:
+    """Curves over layers. On a logarithmic axis the values are log₁₀; a missing value breaks its curve.
+
+    `mark` is the trained depth: what lies beyond it is shaded.
+    """
+    shown = [(x, v.number) for curve in curves for x, v in curve.points if v.number is not None]
+    first, last = _range(x for x, _ in shown)
+    low, high = _range(number for _, number in shown)
+    ticks, names = _log_ticks(low, high) if logarithmic else _linear_ticks(low, high)
+    low, high = min(low, *ticks), max(high, *ticks)
+    left, top, width, height = 52.0, 8.0, 252.0, 140.0
+
+    def x(value: float) -> float:
+        return left + width * (value - first) / (last - first)
+
+    def y(value: float) -> float:
+        return top + height * (high - value) / (high - low)
+
+    parts = [f'<path class="axis" d="M{left} {top}v{height}h{width}"/>']
+    if mark is not None and first <= mark < last:
+        parts.append(
+            f'<rect class="beyond" x="{_n(x(mark))}" y="{top}" width="{_n(x(last) - x(mark))}" '
+            f'height="{height}"/>'
+            f'<path class="depth" d="M{_n(x(mark))} {top}v{height}"/>'
+        )
+    parts += [f'<path class="grid" d="M{left} {_n(y(tick))}h{width}"/>' for tick in ticks]
+    parts += [_text(left - 5, y(tick) + 3.5, name, "end") for tick, name in zip(ticks, names, strict=True)]
+    whole = MaxNLocator(6, integer=True).tick_values(first, last)
+    parts += [_text(x(tick), top + height + 14, plain(tick, 6)) for tick in whole if first <= tick <= last]
+    parts.append(_text(left + width / 2, top + height + 29, "layers applied"))
+    for curve in curves:
+        parts.append(_curve(curve, x, y))
+    return _svg(312, 180, label, parts)
+
+
+def _curve(curve: Line, x: Callable[[float], float], y: Callable[[float], float]) -> str:
+    trail, joined = [], False
+    for step, value in curve.points:
+        if value.number is not None:
+            trail.append(f"{'L' if joined else 'M'}{_n(x(step))} {_n(y(value.number))}")
+        joined = value.number is not None
+    dots = "".join(
+        f'<circle cx="{_n(x(step))}" cy="{_n(y(value.number))}" r="2.4">'
+        f"<title>{escape(value.title)}</title></circle>"
+        for step, value in curve.points
+        if value.number is not None
+    )
+    return f'<g class="curve {curve.kind}"><path d="{"".join(trail)}"/>{dots}</g>' if dots else ""
+
+
+def _range(numbers: Iterable[float]) -> tuple[float, float]:
+    """Smallest and largest, apart by something even if they are equal."""
+    found = list(numbers)
+    low, high = min(found), max(found)
+    return (low, high) if high > low else (low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1))
+
+
+def _linear_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high)]
+    return ticks, [plain(0.0 if abs(tick) < 1e-12 * (high - low) else tick, 4) for tick in ticks]
+
+
+def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Positions (log₁₀) and labels: powers of ten, or round numbers where the range is short."""
+    if high - low > 1.5 or abs(high) > 300:
+        ticks = [float(tick) for tick in MaxNLocator(4, integer=True).tick_values(low, high)]
+        return ticks, [f"10^{plain(tick, 6)}" for tick in ticks]
+    round_numbers = [float(tick) for tick in MaxNLocator(4).tick_values(10**low, 10**high) if tick > 0]
+    return [math.log10(tick) for tick in round_numbers], [plain(tick, 4) for tick in round_numbers]
+
+
+def _svg(width: float, height: float, label: str, parts: Iterable[str], *, fixed: bool = False) -> Markup:
+    """With `fixed` the drawing keeps its size, unless a small screen shrinks a small one; else it fills."""
+    size = f' width="{_n(width)}" height="{_n(height)}"' if fixed else ""
+    size += ' class="shrinks"' if fixed and width <= SHRINKABLE else ""
+    return Markup(
+        f'<svg viewBox="0 0 {_n(width)} {_n(height)}"{size} role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
+    where = "" if anchor == "middle" else f' text-anchor="{anchor}"'
+    base, power, exponent = text.partition("^")
+    raised = f'<tspan dy="-4" class="power">{escape(exponent)}</tspan>' if power else ""
+    return f'<text x="{_n(x)}" y="{_n(y)}"{where}>{escape(base)}{raised}</text>'
+
+
+def _n(number: float) -> str:
+    return f"{number:.1f}".removesuffix(".0")
+
+
+def _between(low: float, number: float, high: float) -> float:
+    return min(max(low, number), high)
