@@ -154,7 +154,8 @@ def _resolve_heads(configured: int | None, adapter: Adapter, heads: int | None) 
             expected="a positive whole number"
             if configured is None
             else f"{configured}, as config.json or the file's header says",
-            fix=f"put the model's config.json (with {adapter.heads_key}) beside the file, or pass heads=...",
+            fix=f"put the model's config.json (with {adapter.heads_key}) beside the file, or give their "
+            "number (--num-heads)",
         )
     return heads
 

@@ -247,7 +247,7 @@ def _bad_json(got: str) -> InputError:
         argument="path",
         got=got,
         expected="a JSON object",
-        fix="put the file of the same model there, or, if it is config.json, remove it and pass heads=...",
+        fix="put the file of the same model there, or, if it is config.json, remove it and give --num-heads",
     )
 
 

@@ -176,7 +176,7 @@ def _print_layer(layer: Json, console: Console) -> None:
     console.print(_whole_table(layer["whole"]))
     console.print(_theorem_table(layer["whole"]))
     console.print(_head_table(layer))
-    for sentence in layer["says"]:
+    for sentence in (*layer["says"], *_searched([layer])):
         write(f"• {sentence}")
 
 
@@ -185,7 +185,7 @@ def _print_layers(report: Json, console: Console) -> None:
     write = partial(console.print, highlight=False, markup=False)
     write(report["layers"][0]["audited"])
     console.print(_summary_table(report["summary"]))
-    for sentence in _silent(report["summary"]):
+    for sentence in (*_silent(report["summary"]), *_searched(report["layers"])):
         write(f"• {sentence}")
     console.print(_layer_table(report["layers"]))
 
@@ -209,6 +209,18 @@ def _silent(summary: list[Json]) -> list[str]:
             why = f"'{row['silent_because']}' is not met ({row['silent_reason']})."
             reasons.setdefault((row["about"], why), []).append(row["id"])
     return [f"{', '.join(ids)}: silent everywhere ({about}): {why}" for (about, why), ids in reasons.items()]
+
+
+def _searched(layers: list[Json]) -> list[str]:
+    """What the searches for T11's certificates found, layers with the same outcome together."""
+    outcomes: dict[str, list[str]] = {}
+    for layer in layers:
+        if found := layer["certificate"]:
+            verdict = found["verdict"]
+            details = ", ".join(filter(None, (verdict["grade"], verdict["reason"], verdict["margin"])))
+            outcome = f"T11 for {found['context']} tokens, {found['kind']}: {verdict['status']} ({details})"
+            outcomes.setdefault(outcome, []).append(str(layer["index"]))
+    return [f"{outcome}; layer {', '.join(numbers)}." for outcome, numbers in outcomes.items()]
 
 
 def _layer_table(layers: list[Json]) -> Table:

@@ -141,7 +141,7 @@ def bad_config(got: str, expected: str) -> InputError:
         argument="path",
         got=got,
         expected=expected,
-        fix="put the config.json of the same model beside the file, or remove it and pass heads=...",
+        fix="put the config.json of the same model beside the file, or remove it and give --num-heads",
     )
 
 

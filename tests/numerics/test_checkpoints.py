@@ -404,7 +404,7 @@ def test_an_unusable_weight_is_refused_by_key(save_model: SaveModel, weight: Ten
 @pytest.mark.parametrize(
     ("config", "heads", "said"),
     [
-        (None, None, "pass heads="),
+        (None, None, "--num-heads"),
         ({}, None, "num_attention_heads"),
         (None, 0, "positive whole number"),
         (None, 2.0, "positive whole number"),
