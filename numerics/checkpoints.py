@@ -155,7 +155,9 @@ def _resolve_heads(configured: int | None, adapter: Adapter, heads: int | None) 
             if configured is None
             else f"{configured}, as config.json or the file's header says",
             fix=f"put the model's config.json (with {adapter.heads_key}) beside the file, or give their "
-            "number (--num-heads)",
+            "number (--num-heads)"
+            if configured is None
+            else "leave --num-heads out, or correct config.json",
         )
     return heads
 

@@ -64,6 +64,11 @@ def hidden_states(checkpoint: Checkpoint, tokens: Tensor, depth: int | None = No
     return _blocks(model, body, activation, order, x)
 
 
+def require_whole(checkpoint: Checkpoint) -> None:
+    """`InputError` if of this checkpoint only attention is known, so that it cannot be run."""
+    _body(checkpoint)
+
+
 def embed(checkpoint: Checkpoint, tokens: Tensor) -> Tokens:
     """What the first block is given, for `tokens` as in `hidden_states`, which says what is raised."""
     model, body = checkpoint.model, _body(checkpoint)
@@ -268,7 +273,9 @@ def _only_attention(model: Model) -> InputError:
         argument="checkpoint",
         got=f"a checkpoint of {model.adapter.architecture}: {reason}",
         expected="a whole model",
-        fix='audit its layers without running it; for nn.TransformerEncoder, say "norm_first" in config.json',
+        fix="audit its layers without running it (no --text, --ids or --image)"
+        if model.adapter.body is None or model.crosses()
+        else 'say "norm_first" in config.json',
     )
 
 

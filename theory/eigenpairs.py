@@ -12,7 +12,7 @@ import numpy as np
 from flint import acb, acb_mat, arb, ctx, fmpq, fmpq_mat
 from sympy import Poly, Rational, Symbol
 
-from theory.definiteness import EXACT_SIZE, decimal, decimal_bound, positive_definite
+from theory.definiteness import EXACT_SIZE, decimal_bound, positive_definite
 from theory.proposals import eigenpairs, lyapunov_solution
 from theory.verdict import Grade, Verdict, fails, holds, undecided
 from theory.weights import identity, symmetric_part
@@ -132,23 +132,25 @@ def unstable(matrix: fmpq_mat) -> Verdict:
 
 
 def positive_eigenvalue(matrix: fmpq_mat) -> Verdict:
-    """Is there a real eigenvalue λ > 0? The margin is the largest certified one."""
+    """Is there a real eigenvalue λ > 0? The margin bounds the largest certified one."""
     if matrix.nrows() <= EXACT_SIZE:
         roots = _positive_roots(matrix)
         if not roots:
             return fails(Grade.EXACT, "Sturm's theorem: the characteristic polynomial has no root > 0")
-        return holds(Grade.EXACT, "Sturm's theorem isolates a root > 0", f"μ ≈ {decimal(roots[-1])}")
+        margin = f"μ ≥ {decimal_bound(roots[-1], ROUND_FLOOR)}"
+        return holds(Grade.EXACT, "Sturm's theorem isolates a root > 0", margin)
     for value, vector in _guesses(matrix):
         if value.real > 0 and value.imag == 0:
             pair = enclose_eigenpair(matrix, value, vector)
             # The ball around a real centre is its own conjugate, so its only eigenvalue is real.
             if pair is not None and pair.value.real > 0:
-                return holds(Grade.INTERVAL, "an enclosed real eigenvalue", f"μ ≈ {decimal(pair.value.real)}")
+                margin = f"μ ≥ {decimal_bound(pair.value.real, ROUND_FLOOR)}"
+                return holds(Grade.INTERVAL, "an enclosed real eigenvalue", margin)
     return undecided("no real positive eigenvalue was found to certify")
 
 
 def _positive_roots(matrix: fmpq_mat) -> list[fmpq]:
-    """Approximations of the positive eigenvalues to a relative 2⁻¹⁰ or better, ascending."""
+    """Lower bounds of the positive eigenvalues, within a relative 2⁻²⁰, ascending."""
     coefficients = [Rational(int(c.p), int(c.q)) for c in list(matrix.charpoly())]
     polynomial = Poly(coefficients[::-1], Symbol("x"), domain="QQ").sqf_part()
     # x = 0 is a root at most once now; without it every isolating interval can be made to exclude 0.
@@ -156,9 +158,9 @@ def _positive_roots(matrix: fmpq_mat) -> list[fmpq]:
         polynomial = polynomial.quo(Poly(polynomial.gen, polynomial.gen))
     found = []
     for (low, high), _ in polynomial.intervals(inf=0):
-        while high - low > low / 1024:
+        while high - low > low / 2**20:
             low, high = polynomial.refine_root(low, high, eps=(high - low) / 1024)
-        found.append((low + high) / 2)
+        found.append(low)
     return sorted(fmpq(int(root.p), int(root.q)) for root in found)
 
 

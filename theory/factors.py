@@ -1,15 +1,16 @@
 """A layer or head as stored factors of W and V, and what is proved about its W_s, A_s and V.
 
-The factors are floats and so exact rationals. Up to d = 24 everything is decided in rationals. Beyond,
+The factors are floats and so exact rationals. Up to d = 24 rationals and Arb balls decide. Beyond,
 floating-point balls (theory.spectra) enclose whole spectra in about a second; what they leave open is decided
 by Arb balls, which may take minutes.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from flint import arb, fmpq, fmpq_mat
@@ -43,10 +44,12 @@ from theory.spectra import (
 )
 from theory.spectra import inertia as enclosed_inertia
 from theory.theorems.causal import COMMON_METRIC, LYAPUNOV_METRIC, SUM_UNSTABLE
+from theory.theorems.collapse import PROFILE_STABLE
 from theory.theorems.heads import COEFFICIENTS, HEADS_POSITIVE, HEADS_TIED
 from theory.verdict import Grade, Verdict, fails, holds, undecided
 from theory.weights import Weights, rational_matrix, symmetric_part
 
+T = TypeVar("T")
 SINGULAR = "V is singular, so A = W V⁻¹ is not defined"
 
 
@@ -104,7 +107,10 @@ class Factors:
     @cached_property
     def scores(self) -> Signs:
         """Signs of W_s."""
-        return self._enclosed(self._score_enclosure, self._score_zeros) or self._slow_scores()
+        return (
+            self._enclosed(self._score_enclosure, self._score_zeros, self._score_inertia)
+            or self._slow_scores()
+        )
 
     @cached_property
     def response(self) -> Signs | None:
@@ -145,11 +151,14 @@ class Factors:
     @property
     def excludes(self) -> dict[str, str]:
         """Why T11's certificates cannot exist: equal tokens obey ẋ = Vx, so all of V must lie on one side."""
-        _, most = self.unstable_count or (0, self.dim)
         reasons = {}
         if self.growth.holds:
             reasons["boundedness"] = "V has an eigenvalue with positive real part"
-        if self.low_rank or most < self.dim:
+        if self.low_rank or (
+            hurwitz(self.weights.value * -1).fails
+            if self.unstable_count is None
+            else self.unstable_count[1] < self.dim
+        ):
             reasons["divergence"] = "V has an eigenvalue whose real part is not positive"
         return reasons
 
@@ -172,26 +181,18 @@ class Factors:
 
     @cached_property
     def heads_tied(self) -> Verdict:
-        """T15's A V_h = c_h W_h with c_1 > 0: fails where no row of some K_h depends on those of U_h.
+        """T15's A V_h = c_h W_h with c_1 = 1: fails where the rows of K_1 and of U_1 are independent.
 
-        The rows of W_h are combinations of those of K_h, the rows of A V_h of those of U_h; where all of
-        them are independent only 0 is both, and W_h ≠ 0 then leaves c_h = 0.
+        The rows of W_1 ≠ 0 are combinations of those of K_1, the rows of A V_1 of those of U_1.
         """
-        for head in self._split():
-            rows = exact(np.vstack([head.key, head.value]))
-            if head.query.any() and rows.shape[0] <= self.dim and smallest_singular_value(rows) > 0:
-                reason = "the rows of K_h and of V_h are independent, so A V_h = c_h W_h leaves c_h = 0 only"
-                return fails(Grade.INTERVAL, reason)
+        head = self._split()[0]
+        found = None
+        if head.query.any() and 2 * len(head.key) <= self.dim:
+            found = _attempt(lambda: smallest_singular_value(exact(np.vstack([head.key, head.value]))))
+        if found:
+            reason = "the rows of K_1 and of V_1 are independent, so A V_1 = W_1 for no A"
+            return fails(Grade.INTERVAL, reason)
         return undecided("no obstacle was found, and no A was looked for")
-
-    @cached_property
-    def heads_positive(self) -> Verdict:
-        """T15's W_{h,s} ⪰ 0 for every head: fails where one has a negative eigenvalue."""
-        for h, head in enumerate(self._split()):
-            found = head.scores.inertia
-            if found and found[0].negative:
-                return fails(found[1], f"(W_h)_s of head {h} has {found[0].negative} negative eigenvalues")
-        return undecided("no c_h were looked for")
 
     def verdicts(self) -> dict[str, Verdict]:
         """What is proved of the hypotheses about the weights, by key. Those missing: `instance` decides."""
@@ -215,9 +216,9 @@ class Factors:
         if self.heads > 1:
             known[HEADS_TIED.key] = self.heads_tied
             known[COEFFICIENTS.key] = undecided("no A and c_h were looked for")
-            known[HEADS_POSITIVE.key] = self.heads_positive
+            known[HEADS_POSITIVE.key] = undecided("no A and c_h were looked for")
         if not (known[A_NEGATIVE.key].holds and known[W_POSITIVE.key].holds):
-            known["profile stable"] = undecided("asked only where A_s ≺ 0 and W_s ≻ 0")
+            known[PROFILE_STABLE.key] = undecided("asked only where A_s ≺ 0 and W_s ≻ 0")
         return known
 
     def _response_verdicts(self) -> Mapping[str, Verdict]:
@@ -237,7 +238,7 @@ class Factors:
         if self._score_zeros and self._score_enclosure is not None:
             reason = "W − Wᵀ has the rank of [Q; K], whose rows are independent"
             return {W_SYMMETRIC.key: fails(Grade.INTERVAL, reason)}
-        return self._symmetry(W_SYMMETRIC.key, "W", self._form_ball)
+        return self._symmetry(W_SYMMETRIC.key, "W", _attempt(lambda: self._form_ball))
 
     @staticmethod
     def _symmetry(key: str, name: str, ball: Ball | None) -> Mapping[str, Verdict]:
@@ -289,6 +290,12 @@ class Factors:
         return query.T @ key
 
     @property
+    def _value_ball(self) -> Ball:
+        """V (d, d), or where it is of low rank U O, which has the same eigenvalues but zeros."""
+        _, _, value, output = self._balls
+        return value @ output if self.low_rank else output @ value
+
+    @property
     def _score_rank(self) -> int:
         """Twice the rows of Q, a bound of the rank of W_s."""
         return 2 * self._balls[0].shape[0]
@@ -297,23 +304,28 @@ class Factors:
     def _score_zeros(self) -> int:
         return max(self.dim - self._score_rank, 0)
 
+    @property
+    def _score_inertia(self) -> Inertia | None:
+        """Of a W_s of low rank: its enclosed spectrum proves that the rows of [Q; K] are independent."""
+        half = self._score_rank // 2
+        low_rank = self._score_rank <= self.dim and self._score_enclosure is not None
+        return Inertia(half, half, self._score_zeros) if low_rank else None
+
     @cached_property
     def _score_enclosure(self) -> Enclosure | None:
         """The spectrum of (QᵀK)_s without the zeros that its rank leaves."""
         if self._is_small:
             return None
         if self._score_rank <= self.dim:
-            query, key, _, _ = self._balls
-            return low_rank_spectrum(stack(query, key))
-        return symmetric_spectrum(self._form_ball.symmetric_part())
+            return _attempt(lambda: low_rank_spectrum(stack(*self._balls[:2])))
+        return _attempt(lambda: symmetric_spectrum(self._form_ball.symmetric_part()))
 
     @cached_property
     def _response_ball(self) -> Ball | None:
         """A (d, d) without the scale."""
         if self._is_small or self.low_rank:
             return None
-        _, _, value, output = self._balls
-        return solve_right(self._form_ball, output @ value)
+        return _attempt(lambda: solve_right(self._form_ball, self._value_ball))
 
     @property
     def _response_enclosure(self) -> Enclosure | None:
@@ -325,17 +337,15 @@ class Factors:
         """Of VᵀA_sV = (VᵀW)_s, which is A_s's: told more sharply than by A_s itself."""
         if self._response_ball is None:
             return None
-        _, _, value, output = self._balls
-        found = symmetric_spectrum(((output @ value).T @ self._form_ball).symmetric_part())
+        found = _attempt(lambda: symmetric_spectrum((self._value_ball.T @ self._form_ball).symmetric_part()))
         return found and enclosed_inertia(found)
 
     @cached_property
     def _discs(self) -> Discs | None:
-        """The spectrum of V; where it is of low rank, of U O, which has the same eigenvalues but zeros."""
+        """The spectrum of V but for the zeros that its rank leaves."""
         if self._is_small:
             return None
-        _, _, value, output = self._balls
-        return spectrum(value @ output if self.low_rank else output @ value)
+        return _attempt(lambda: spectrum(self._value_ball))
 
     def _enclosed(
         self, found: Enclosure | None, zeros: int = 0, counts: Inertia | None = None
@@ -369,7 +379,7 @@ class Factors:
         low, high = self._discs.abscissa()
         if low > 0:
             margin = f"≥ {decimal_bound(_rational(low), ROUND_FLOOR)}"
-            return holds(Grade.INTERVAL, "an enclosed eigenvalue", margin)
+            return holds(Grade.INTERVAL, "an eigenvalue with positive real part is enclosed", margin)
         return fails(Grade.INTERVAL, "Hurwitz: every eigenvalue is enclosed", "< 0") if high < 0 else None
 
     def _enclosed_rate(self) -> Verdict | None:
@@ -377,12 +387,12 @@ class Factors:
             return None
         real = self._discs.real_positive()
         if real:
-            low, high = max(real)
-            return holds(Grade.INTERVAL, "an enclosed real eigenvalue", f"μ ≈ {(low + high) / 2:.4g}")
+            margin = f"μ ≥ {decimal_bound(_rational(max(real)[0]), ROUND_FLOOR)}"
+            return holds(Grade.INTERVAL, "an enclosed real eigenvalue", margin)
         centres, radii = self._discs.centres, self._discs.radii
         if not ((np.abs(centres.imag) <= radii) & (centres.real + radii > 0)).any():
             return fails(Grade.INTERVAL, "no enclosed eigenvalue is real and positive")
-        return undecided("no real positive eigenvalue could be told from its neighbours")
+        return None
 
     # ---- in rationals and Arb balls
 
@@ -462,6 +472,15 @@ def _total(parts: np.ndarray) -> Ball:
     rounding = 0.0 if parts.shape[1] == 1 else parts.shape[1] * float(np.finfo(float).eps)
     rows = (-1, parts.shape[-1])
     return Ball(total.reshape(rows), (rounding * size).reshape(rows))
+
+
+def _attempt(compute: Callable[[], T]) -> T | None:
+    """None where the floats overflow, so that exact numbers must tell."""
+    try:
+        with np.errstate(all="ignore"):
+            return compute()
+    except ArithmeticError:
+        return None
 
 
 def _rational(number: float) -> fmpq:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from flint import arb, fmpq
 
 from numerics import layer_measures as measures
 from numerics.checkpoints import AttentionLayer, Checkpoint, Head, load_checkpoint
-from numerics.fetch import SOURCES, fetch
+from numerics.errors import InputError
+from numerics.fetch import SOURCES, Source, fetch
 from numerics.mapping import read_mapping
 from theory.certificate import SIGNS
 from theory.factors import Factors, Signs
@@ -36,6 +38,7 @@ from tokendyn.selection import selected
 
 SCHEMA = "tokendyn-audit/2"
 LAYER, IDEALISATION, HEAD = "attention-only layer", "single-head idealisation", "this head alone"
+UNMASKED = "all heads, without mask and encoding"
 MULTI_HEAD = frozenset({"T6", "T6b", "T14c", "T14d", "T15"})
 """Statements about several heads at once; equal tokens, and the first token of a causal layer, give all
 heads the same mean, so that the V_h's sum counts."""
@@ -43,8 +46,8 @@ ANY_SCORES = frozenset({"T6", "T6b", "T17", "T14", "T14c", "T14d"})
 """Statements that no rotary encoding changes, and, but for T14's, no mask."""
 
 GRADES = {
-    "exact": "proved in rational arithmetic about the stored weights",
-    "interval": "proved about the stored weights with outward-rounded ball arithmetic",
+    "exact": "the hypotheses are proved in rational arithmetic about the stored weights",
+    "interval": "they are proved about the stored weights with outward-rounded ball arithmetic",
     "float": "computed in double precision, for display: not a proof",
 }
 
@@ -77,18 +80,21 @@ def audit(
     """
     say = progress or (lambda stage: None)
     name = str(path_or_name)
-    path = fetch(SOURCES[name]) if name in SOURCES else Path(path_or_name)
+    known = None if Path(path_or_name).exists() else SOURCES.get(name)
+    path = fetch(known) if known else _existing(Path(path_or_name))
     checkpoint = load_checkpoint(path, num_heads, None if mapping is None else read_mapping(mapping))
     numbers = selected("--layers", layers, len(checkpoint.layers))
     first = checkpoint.layers[numbers[0]]
     chosen = selected("--heads", heads, first.heads)
-    given = None if tokens is None else tokens(path, checkpoint)
-    parts = [_layer(checkpoint, number, chosen, fold_norm, context, say) for number in numbers]
-    if given is not None:
+    _check_options(first, tokens, depth, context)
+    observed = None
+    if tokens is not None:
         say("activations")
+        observed = activations(checkpoint, tokens(path, checkpoint), depth)
+    parts = [_layer(checkpoint, number, chosen, fold_norm, context, say) for number in numbers]
     return {
         "schema": SCHEMA,
-        "source": _source(name, path),
+        "source": _source(name, known, path),
         "architecture": checkpoint.architecture,
         "setting": _setting(checkpoint, first, fold_norm),
         "shared_layers": checkpoint.shared_layers,
@@ -99,12 +105,40 @@ def audit(
         "heads_audited": chosen,
         "summary": _summary(parts),
         "layers": parts,
-        "activations": None if given is None else activations(checkpoint, given, depth),
+        "activations": observed,
     }
 
 
-def _source(name: str, path: Path) -> Json:
-    known = SOURCES.get(name)
+def _check_options(layer: AttentionLayer, tokens: Any, depth: int | None, context: int | None) -> None:
+    if depth is not None and tokens is None:
+        raise InputError(
+            argument="--depth",
+            got=f"{depth} without tokens",
+            expected="tokens to run through the layers",
+            fix="give --text, --ids or --image too, or leave --depth out",
+        )
+    if context is not None and not 1 <= context <= (layer.window or context):
+        raise InputError(
+            argument="--certify",
+            got=f"{context} tokens",
+            expected=f"1 to {layer.window}, the sliding window" if layer.window else "at least one",
+            fix="give the number of tokens that the certificate is for",
+        )
+
+
+def _existing(path: Path) -> Path:
+    if path.exists():
+        return path
+    close = get_close_matches(str(path), SOURCES, 1)
+    raise InputError(
+        argument="path",
+        got=f"{path}: no such file or folder",
+        expected=f"one that exists, or a name: {', '.join(SOURCES)}",
+        fix=f"did you mean {close[0]!r}?" if close else "check the path",
+    )
+
+
+def _source(name: str, known: Source | None, path: Path) -> Json:
     return {
         "name": name if known else path.resolve().name,
         "package": known.package if known else None,
@@ -167,6 +201,7 @@ def _layer(
     layer = checkpoint.layers[number]
     if fold_norm:
         layer = layer.fold_norm()
+    _require_range(layer)
     say(f"{layer.name}: the whole layer")
     factors = Factors(
         *_maps(layer), _scale_squared(layer), heads=layer.heads, sharing=layer.heads // layer.kv_heads
@@ -194,6 +229,20 @@ def _layer(
         "certificate": None if context is None else _certificate(layer, factors, context),
     }
     return {**report, "says": says(report)}
+
+
+def _require_range(layer: AttentionLayer) -> None:
+    """`InputError` where W or V leaves the range of floats, in which spectra are proposed and displayed."""
+    with np.errstate(all="ignore"):
+        query, key, value, output = _maps(layer)
+        finite = np.isfinite(query.T @ key).all() and np.isfinite(output @ value).all()
+    if not finite:
+        raise InputError(
+            argument="path",
+            got=f"{layer.name} with products of weights beyond 1e308",
+            expected="W and V within the range of double precision",
+            fix="scale the weights: the signs of W_s and A_s do not depend on it",
+        )
 
 
 def _maps(maps: AttentionLayer | Head) -> Maps:
@@ -239,10 +288,13 @@ def _speaks_of(theorem: Theorem, layer: AttentionLayer, head: int | None) -> boo
     Left out is what needs a metric or a step that somebody must choose, and what is about two heads for one.
     """
     about = {h.on for h in theorem.hypotheses}
-    several = Setting(heads=2) if head is None and layer.heads > 1 else Setting()
-    settings = {Setting(), several}
+    settings = {Setting()}
+    if head is None and layer.heads > 1:
+        settings.add(Setting(heads=2))
     if layer.causal:
-        settings |= {Setting(causal=True), Setting(causal=True, heads=several.heads)}
+        settings.add(Setting(causal=True))
+    if layer.causal and head is None:  # of any number of heads
+        settings.add(Setting(causal=True, heads=2))
     return (
         theorem.kind == "theorem"
         and theorem.setting in settings
@@ -258,7 +310,9 @@ def _about(theorem: Theorem, layer: AttentionLayer, head: int | None) -> str:
         return HEAD
     all_heads = layer.heads == 1 or theorem.id in MULTI_HEAD
     as_scored = theorem.id in ANY_SCORES or (theorem.setting.causal == layer.causal and layer.rotary is None)
-    return LAYER if all_heads and as_scored else IDEALISATION
+    if not all_heads:
+        return IDEALISATION
+    return LAYER if as_scored else UNMASKED
 
 
 def _scores(factors: Factors, whole: bool) -> Json:

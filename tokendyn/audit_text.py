@@ -52,13 +52,12 @@ def _says_equal_tokens(layer: Json) -> str:
 
 def _says_first_token(layer: Json) -> str:
     """Of causal layers alone."""
-    entries = [_entry(layer["whole"], name) for name in (("T14c",) if layer["heads_count"] > 1 else ("T14",))]
-    growth = layer["whole"]["values"]["growth"]
-    if not entries[0] or growth["status"] != "HOLDS":
+    entry, growth = _entry(layer["whole"], "T14c"), layer["whole"]["values"]["growth"]
+    if not entry or entry["status"] != "HOLDS":
         return ""
     return (
-        f"{entries[0]['id']} ({growth['grade']}): the first token obeys ẋ = Vx, whatever the scores, so from "
-        f"almost every start it diverges, at the rate {growth['margin']}; the layer is not convergent."
+        f"T14c ({entry['grade']}): in the attention-only layer the first token obeys ẋ = Vx, whatever the "
+        f"scores, and diverges from almost every start, at the rate {growth['margin']}."
     )
 
 
@@ -96,13 +95,15 @@ def _says_sufficient(layer: Json) -> str:
     for entry in entries:
         if entry["status"] != "HOLDS":
             silent.setdefault(entry["first_unmet"], []).append(entry["id"])
+    reasons = []
     for key, ids in silent.items():
         unmet = part["hypotheses"][key]
         why = ", ".join(filter(None, (unmet["grade"], unmet["reason"], unmet["margin"])))
-        parts.append(f"{', '.join(ids)}: silent about the whole layer: '{key}' is not met ({why}).")
+        reasons.append(f"{', '.join(ids)}: '{key}' is not met ({why})")
     if silent:
         parts.append(
-            "A sufficient condition that is not met leaves its conclusion open; it does not refute it."
+            f"Silent about the whole layer: {'; '.join(reasons)}. An unmet sufficient condition leaves its "
+            "conclusion open; it does not refute it."
         )
     return " ".join(parts)
 
@@ -111,15 +112,15 @@ def _says_no_certificate(layer: Json) -> str:
     found = {kind: reason for kind, reason in layer["no_certificate"].items() if reason}
     if not found:
         return ""
-    reasons = " and ".join(f"of {kind}, because {reason}" for kind, reason in found.items())
-    return f"T11: no certificate exists {reasons}, and equal tokens obey ẋ = Vx."
+    reasons = " ".join(f"None of {kind}: {reason}." for kind, reason in found.items())
+    return f"T11: no certificate exists, since equal tokens obey ẋ = Vx. {reasons}"
 
 
 def _says_tie(layer: Json) -> str:
     tie = layer["heads_tie"]
     if tie is None:
         return ""
-    why = f": {tie['obstacle']} (interval)" if tie["obstacle"] else ""
+    why = f"; it cannot hold with c_1 = 1: {tie['obstacle']} (interval)" if tie["obstacle"] else ""
     return (
         "T15 needs one symmetric A with A V_h = c_h W_h, c_h ≥ 0, for all heads. The best A leaves "
         f"{100 * tie['equal_float']:.1f} % of the W_h where all c_h‖W_h‖ are equal, the best A and c "
@@ -148,7 +149,8 @@ def print_audit(report: Json, console: Console) -> None:
     package = f" ({source['package']} {source['version']}, {source['licence']})" if source["package"] else ""
     write = partial(console.print, highlight=False, markup=False)
     write(f"Audit of {source['name']}{package}, architecture {report['architecture']}", style="bold")
-    write(f"{_setting_text(setting)} {report['iteration']}")
+    stored = ", ".join(dict.fromkeys(layer["stored_dtype"] for layer in report["layers"]))
+    write(f"{_setting_text(setting)} Stored as {stored}. {report['iteration']}")
     if len(report["layers"]) == 1:
         _print_layer(report["layers"][0], console)
     else:
@@ -156,7 +158,8 @@ def print_audit(report: Json, console: Console) -> None:
     if report["activations"]:
         _print_activations(report["activations"], console)
     write(f"\nThe theory ignores: {'; '.join(report['ignores'])}. A verdict here is not one about the model.")
-    write("Grades: " + "; ".join(f"{grade}: {meaning}" for grade, meaning in report["grades"].items()) + ".")
+    grades = "; ".join(f"{grade}: {meaning}" for grade, meaning in report["grades"].items())
+    write(f"Grades: {grades}. The proofs of the statements themselves: `tokendyn show T6b`.")
 
 
 def _setting_text(setting: Json) -> str:
@@ -171,7 +174,7 @@ def _setting_text(setting: Json) -> str:
 
 def _print_layer(layer: Json, console: Console) -> None:
     write = partial(console.print, highlight=False, markup=False)
-    write(f"\n{layer['name']}, stored as {layer['stored_dtype']}", style="bold")
+    write(f"\n{layer['name']}", style="bold")
     write(layer["audited"])
     console.print(_whole_table(layer["whole"]))
     console.print(_theorem_table(layer["whole"]))
@@ -188,6 +191,11 @@ def _print_layers(report: Json, console: Console) -> None:
     for sentence in (*_silent(report["summary"]), *_searched(report["layers"])):
         write(f"• {sentence}")
     console.print(_layer_table(report["layers"]))
+    grades = sorted({_grade(layer["whole"]["scores"]["inertia"]) for layer in report["layers"]})
+    write(
+        f"Signs, max Re λ(V) and μ(V): {', '.join(grades)}. Shares and gap: float; the gap is what the best "
+        "common A leaves of the W_h (0: tied, 1: no better than A = 0)."
+    )
 
 
 def _summary_table(summary: list[Json]) -> Table:
@@ -195,10 +203,19 @@ def _summary_table(summary: list[Json]) -> Table:
     for row in summary:
         if row["speaks"]:
             unit = "heads" if row["about"] == "this head alone" else "layers"
-            margins = " … ".join(dict.fromkeys((row["margin_smallest"], row["margin_largest"])))
+            margins = margins_text(row)
             what = f"{row['concludes']} ({row['about']})"
             _add_row(table, row["id"], f"{row['speaks']} of {row['of']} {unit}", row["grade"], margins, what)
     return table
+
+
+def margins_text(row: Json) -> str:
+    """From the smallest to the largest margin of a row of the summary, what they measure said once."""
+    smallest, largest = row["margin_smallest"], row["margin_largest"]
+    if smallest == largest:
+        return smallest
+    measure, number = largest.rsplit(maxsplit=1) if " " in largest else ("", largest)
+    return f"{smallest} … {number if smallest.startswith(measure) else largest}"
 
 
 def _silent(summary: list[Json]) -> list[str]:
@@ -254,7 +271,13 @@ def _counts_text(signs: Json, names: tuple[str, ...]) -> str:
 def _print_activations(found: Json, console: Console) -> None:
     """A line per layer: the full model beside the attention-only dynamics of the same weights."""
     table = _table(
-        "activations", "norm (mean)", "cosine", "sharpness", "first token", "attention only: norm", ""
+        "layers applied",
+        "mean norm",
+        "cosine",
+        "sharpness",
+        "first / others",
+        "mean norm, attention only",
+        "",
     )
     rows = found["rows"]
     alone = {row["step"]: row for row in rows if row["system"] == "attention only"}
@@ -266,6 +289,12 @@ def _print_activations(found: Json, console: Console) -> None:
             cells = [_number_text(row[key]) for key in keys]
             _add_row(table, str(row["step"]), *cells, _number_text(other.get("norm_mean_float")), beyond)
     console.print(table)
+    console.print(
+        "All in floating point, of these tokens alone: it proves nothing. first / others: norm of the first "
+        "token over the median of the others. sharpness: Σ_ij‖x_i − x_j‖²/(2(n − 1)Σ_i‖x_i‖²).",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _number_text(number: float | None) -> str:
@@ -297,7 +326,7 @@ def _whole_table(part: Json) -> Table:
     _add_row(
         table,
         "W_s + D ≻ 0",
-        f"the largest entry of D is {diagonal['largest_entry']}, its trace at least "
+        f"the largest entry of D is {diagonal['largest_entry']}, the smallest trace "
         f"{_number_text(diagonal['trace_float'])} (float)",
         _grade(scores["positive_definite"]),
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from numerics.checkpoints import Checkpoint
 from numerics.errors import InputError
 from numerics.tokens import encode, read_ids
+from numerics.transformer import require_whole
 
 Reader = Callable[[Path, Checkpoint], Tensor]
 """From the path of the weights and the checkpoint to token ids (n,) or an image (channels, height, width)."""
@@ -27,10 +28,15 @@ def reader(text: str | None, ids: str | None, image: str | None) -> Reader | Non
             fix="audit once for each",
         )
     if text is not None:
-        return lambda path, checkpoint: torch.tensor(encode(path, _text(text), checkpoint.config))
+        return lambda path, checkpoint: _encoded(path, _text(text), checkpoint)
     if ids is not None:
         return lambda path, checkpoint: torch.tensor(read_ids(ids))
     return None if image is None else lambda path, checkpoint: _image(image)
+
+
+def _encoded(path: Path, text: str, checkpoint: Checkpoint) -> Tensor:
+    require_whole(checkpoint)  # before a missing tokenizer leads the user to pass token ids
+    return torch.tensor(encode(path, text, checkpoint.config))
 
 
 def _text(file: str) -> str:
@@ -48,11 +54,20 @@ def _text(file: str) -> str:
 def _image(file: str) -> Tensor:
     try:
         array = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            argument="--image",
-            got=f"{file} that cannot be read ({type(error).__name__})",
-            expected="an array (channels, height, width) saved by numpy.save",
-            fix="save the image as the model's processor hands it over",
-        ) from error
-    return torch.from_numpy(np.asarray(array, dtype=np.float64))
+    except (OSError, ValueError, EOFError) as error:
+        raise _bad_image(f"{file} that cannot be read ({type(error).__name__})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        kind = array.dtype if isinstance(array, np.ndarray) else "several arrays"
+        raise _bad_image(f"{file} holding {kind}")
+    if not np.isfinite(array).all():
+        raise _bad_image(f"{file} with entries that are NaN or infinite")
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _bad_image(got: str) -> InputError:
+    return InputError(
+        argument="--image",
+        got=got,
+        expected="an array of real, finite numbers (channels, height, width) saved by numpy.save",
+        fix="save the image as the model's processor hands it over",
+    )

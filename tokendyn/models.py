@@ -8,6 +8,7 @@ from typing import Any
 
 from numerics.fetch import SOURCES, UnavailableError
 from tokendyn.audit import HEAD, audit
+from tokendyn.audit_text import margins_text
 from tokendyn.files import write_text
 
 PAGE = Path("docs", "models.md")
@@ -34,7 +35,7 @@ def page(reports: dict[str, Json], missing: dict[str, str]) -> str:
 
 
 def _models(reports: dict[str, Json]) -> str:
-    head = ("model", "package", "architecture", "layers", "d", "heads", "attention")
+    head = ("model", "package", "architecture", "stored as", "layers", "d", "heads", "attention")
     rows = [_row(head), _row(["---"] * len(head))]
     for name, report in reports.items():
         source, setting = report["source"], report["setting"]
@@ -47,6 +48,7 @@ def _models(reports: dict[str, Json]) -> str:
             name,
             f"{source['package']} {source['version']}, {source['licence']}",
             report["architecture"],
+            ", ".join(dict.fromkeys(layer["stored_dtype"] for layer in report["layers"])),
             f"{setting['layers']}{depth}",
             setting["d"],
             f"{setting['heads']} × {setting['head_dim']}{shared}",
@@ -82,7 +84,7 @@ def _table(title: str, reports: dict[str, Json], wanted) -> str:
 def _cell(row: Json | None) -> str:
     if row is None:
         return "–"
-    margins = " … ".join(dict.fromkeys(filter(None, (row["margin_smallest"], row["margin_largest"]))))
+    margins = margins_text(row)
     if row["speaks"]:
         about = f", {row['about']}" if row["about"] != HEAD else ""
         return f"**{row['speaks']}/{row['of']}** {margins} ({row['grade']}{about})"

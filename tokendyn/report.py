@@ -1,7 +1,8 @@
 """An audit as one self-contained HTML page: verdicts, tables that sort, and plots of the report's numbers.
 
 The page shows what the report holds and decides nothing. A number that was computed in floating point is
-marked "float" wherever it stands; only verdicts with the grade exact or interval are shown as proved.
+marked "float" wherever it stands; only bounds and verdicts with the grade exact or interval are shown as
+certified, and a grade is about the hypotheses of a statement, not about its derivation.
 """
 
 import math
@@ -94,12 +95,12 @@ def html(report: Json) -> str:
         layers=layers,
         facts=_facts(report),
         speaking=[s for s in whole if s["speaks"]],
-        silent=[s["id"] for s in whole if not s["speaks"]],
+        silent=[f"{s['id']} {s['title']}" for s in whole if not s["speaks"]],
         summary=Table("Statements over all audited layers", _summary_columns("layers"), whole),
         head_summary=Table("Statements over all audited heads", _summary_columns("heads"), alone),
         verdicts=Table("Statements by layer", [LAYER, *_verdict_columns(layers)], layers),
-        layer_tables=[Table(caption, columns, layers) for caption, columns in LAYER_TABLES.items()],
-        heads=Table("Every head as if it were alone", HEADS, _heads(layers), by_layer=True),
+        layer_tables=_layer_tables(layers),
+        heads=_head_table(layers),
         planes=[_plane(layer) for layer in layers],
         score_profiles=[_profile(layer, "scores", "W_s") for layer in layers],
         response_profiles=[
@@ -151,8 +152,22 @@ def _facts(report: Json) -> list[tuple[str, str]]:
         ("Norm before attention", f"{norm} norm{folded}" if norm else "none"),
         ("Layers audited", _counted(report["layers_audited"], setting["layers"])),
         ("Heads audited", _counted(report["heads_audited"], setting["heads"])),
+        ("Weights stored as", _stored(report["layers"])),
     ]
     return [(term, str(value)) for term, value in facts if value]
+
+
+def _stored(layers: Sequence[Json]) -> str:
+    """The types of the weights in the file; of quantised ones, as GGUF names them, also how many bits."""
+    types = dict.fromkeys(layer["stored_dtype"] for layer in layers)
+    bits = sorted({int(found[1]) for name in types if (found := QUANTISED.match(name))})
+    if not bits:
+        return ", ".join(types)
+    sizes = " and ".join(f"{size}-bit" for size in bits)
+    return f"{', '.join(types)}: {sizes} quantised weights; verdicts are about these numbers"
+
+
+QUANTISED = re.compile(r"[IT]?Q(\d)")
 
 
 def _counted(chosen: str | list[int], total: int) -> str:
@@ -208,8 +223,34 @@ def _mirrored(verdict: Json) -> Cell:
 OPPOSITE = {"≤": "≥", "≥": "≤", "<": ">", ">": "<"}
 
 
+def _rate(part: Json) -> Cell:
+    """The bound on the largest real λ(V) > 0: "μ ≥ 0.5" as "≥ 0.5"; "none" if there is no such eigenvalue."""
+    verdict = part["values"]["real_rate"]
+    if verdict["status"] == "FAILS" and not verdict["margin"]:
+        return Cell("none", None, verdict["grade"])
+    found = _bound(verdict)
+    return found._replace(text=_measured(found.text)[1])
+
+
+def _measured(margin: str) -> tuple[str, str]:
+    """What a margin measures, and its number or bound: "μ ≥ 0.5" is of "μ", and "≥ 0.5"."""
+    found = re.fullmatch(r"(.*?) ([<>≤≥≈] -?\d\S*)", margin)
+    return (found[1], found[2]) if found else ("", margin)
+
+
+def _margin_cell(margin: str) -> Cell:
+    return Cell(_measured(margin)[1], _number(margin))
+
+
+def _margin_of(found: Json) -> Cell:
+    """The hypothesis whose margins a line of the summary holds, and what they measure."""
+    measure, _ = _measured(found["margin_smallest"])
+    return Cell(": ".join(filter(None, (found["margin_of"], measure))))
+
+
 def _number(text: str) -> float | None:
-    found = re.search(r"-?\d+(\.\d+)?(e[-+]?\d+)?", text)
+    """The number at the end of a margin, such as −0.41 in "≤ -0.41"."""
+    found = re.search(r"-?\d+(\.\d+)?(e[-+]?\d+)?$", text)
     return float(found[0]) if found else None
 
 
@@ -278,13 +319,14 @@ DIAGONALS = [
     Column("Smallest D: trace", "1/length²", _diagonal("trace_float"), "float"),
     Column("Smallest D: bound on the trace", "1/length²", _diagonal("trace_bound_float"), "float"),
 ]
-VALUES = [
+GROWTH = (
     Column("max Re λ(V)", "1/time", lambda part: _bound(part["values"]["growth"])),
     Column("max Re λ(V)", "1/time", _of("values", "abscissa_float"), "float"),
+)
+UNSTABLE = (
     Column("Re λ(V) > 0", "count", _unstable),
     Column("Re λ(V) > 0", "count", lambda part: _count(part["values"]["unstable_count_float"]), "float"),
-    Column("Largest real λ(V) > 0", "1/time", lambda part: _bound(part["values"]["real_rate"])),
-]
+)
 RESPONSE = [
     Column("A_s: λ > 0", "count", _sign_count("positive", "response")),
     Column("A_s: λ < 0", "count", _sign_count("negative", "response")),
@@ -304,12 +346,7 @@ TIES = [
     Column("The same, best c_h", "0 to 1", _tie("best_float"), "float"),
     Column("The same, A = Aᵀ", "0 to 1", _tie("symmetric_float"), "float"),
 ]
-HEADS = [
-    Column("Head", "layer.head", lambda part: Cell(f"{part['layer']}.{part['head']}", part["place"])),
-    *SCORES,
-    *VALUES,
-    Column("Statements that hold", "", _holding, "text"),
-]
+HEAD_NAME = Column("Head", "layer.head", lambda part: Cell(f"{part['layer']}.{part['head']}", part["place"]))
 TALLY = [
     Column("Statement", "", lambda row: Cell(row["id"], more=[row["statement"]]), "text"),
     Column("System", "", lambda row: Cell(row["system"]), "text"),
@@ -333,11 +370,11 @@ def _summary_columns(kind: str) -> list[Column]:
         Column("Statement", "", lambda s: Cell(f"{s['id']} {s['title']}"), "text"),
         Column("Speaks on", kind, lambda s: Cell(f"{s['speaks']} of {s['of']}", s["speaks"])),
         Column("Grade", "the weakest", lambda s: _grade_cell(s["grade"]), "verdict"),
-        Column("Margins of", "", lambda s: Cell(s["margin_of"]), "text"),
-        Column("Smallest margin", "", lambda s: Cell(s["margin_smallest"], _number(s["margin_smallest"]))),
-        Column("Largest margin", "", lambda s: Cell(s["margin_largest"], _number(s["margin_largest"]))),
         Column("About", "", lambda s: Cell(s["about"].replace("this ", "")), "text"),
-        Column("Silent because of", "mostly", lambda s: Cell(s["silent_because"] or ""), "text"),
+        Column("Mostly unmet", "", lambda s: Cell(s["silent_because"] or ""), "text"),
+        Column("Margins of", "", _margin_of, "text"),
+        Column("Margin", "smallest", lambda s: _margin_cell(s["margin_smallest"])),
+        Column("Margin", "largest", lambda s: _margin_cell(s["margin_largest"])),
     ]
 
 
@@ -366,10 +403,34 @@ def _of_whole(column: Column) -> Column:
     return column._replace(cell=lambda layer: column.cell(layer["whole"]))
 
 
-LAYER_TABLES = {
-    "Scores of each layer as a whole": [LAYER, *map(_of_whole, [*SCORES, *DIAGONALS])],
-    "Values and response of each layer as a whole": [LAYER, *map(_of_whole, [*VALUES, *RESPONSE]), *TIES],
-}
+def _values(parts: Sequence[Json]) -> list[Column]:
+    """The columns about V: floats only where some part has no certified number."""
+    rate = Column("Largest real λ(V) > 0", "1/time", _rate)
+    return [*_certified(GROWTH, parts), *_certified(UNSTABLE, parts), rate]
+
+
+def _certified(pair: tuple[Column, Column], parts: Sequence[Json]) -> list[Column]:
+    """Of a certified column and one of floats, those that are needed to give every part its number."""
+    missing = [pair[0].cell(part).value is None for part in parts]
+    if all(missing):
+        return [pair[1]]
+    return list(pair) if any(missing) else [pair[0]]
+
+
+def _layer_tables(layers: Sequence[Json]) -> list[Table]:
+    values = _values([layer["whole"] for layer in layers])
+    columns = {
+        "Scores of each layer as a whole": [*map(_of_whole, [*SCORES, *DIAGONALS])],
+        "Values and response of each layer as a whole": [*map(_of_whole, [*values, *RESPONSE]), *TIES],
+    }
+    return [Table(caption, [LAYER, *found], layers) for caption, found in columns.items()]
+
+
+def _head_table(layers: Sequence[Json]) -> Table:
+    heads = _heads(layers)
+    holding = Column("Statements that hold", "", _holding, "text")
+    columns = [HEAD_NAME, *SCORES, *_values(heads), holding]
+    return Table("Every head as if it were alone", columns, heads, by_layer=True)
 
 
 def _verdict_columns(layers: Sequence[Json]) -> list[Column]:
@@ -445,22 +506,26 @@ def _profile(layer: Json, place: str, name: str) -> Figure:
     return Figure(profile(eigenvalues, f"Eigenvalues of {name}. {caption}"), caption)
 
 
-MAPS = [
-    ("‖W_a‖/‖W‖, antisymmetric share", SCORES[5], False),
-    ("λ_min of W_s", SCORES[3], False),
-    ("λ_max of W_s", SCORES[4], False),
-    ("max Re λ(V_h)", VALUES[1], False),
-    ("Symmetry score", SCORES[6], True),
-    ("Directionality score", SCORES[7], True),
-]
+Maps = Sequence[tuple[str, Column, bool]]  # title, column, whether the scale is centred on 0
+
+
+def _map_columns(heads: Sequence[Json]) -> Maps:
+    return [
+        ("‖W_a‖/‖W‖, antisymmetric share", SCORES[5], False),
+        ("λ_min of W_s", SCORES[3], False),
+        ("λ_max of W_s", SCORES[4], False),
+        ("max Re λ(V_h)", _certified(GROWTH, heads)[-1], False),
+        ("Symmetry score", SCORES[6], True),
+        ("Directionality score", SCORES[7], True),
+    ]
 
 
 def _maps(layers: Sequence[Json]) -> list[Figure]:
-    """One map of layers by heads for each of MAPS that has a number."""
+    """One map of layers by heads for each column that has a number."""
     heads = sorted({part["head"] for layer in layers for part in layer["heads"]})
     names = [str(layer["index"]) for layer in layers]
     figures = []
-    for title, column, diverging in MAPS:
+    for title, column, diverging in _map_columns(_heads(layers)):
         rows = [[_value(layer, head, column) for head in heads] for layer in layers]
         if any(value.number is not None for row in rows for value in row):
             drawn = heat_map(

@@ -17,6 +17,10 @@ from matplotlib.ticker import MaxNLocator
 
 SEQUENTIAL, DIVERGING = colormaps["viridis"], colormaps["RdBu_r"]
 SHRINKABLE = 480  # px: a wider map is unreadable when it is made to fit a telephone; it scrolls
+FONT, POWER_FONT = 10.5, 8.0  # units of the drawing, as `svg text` and `.power` in the style sheet
+WIDTHS = {".": 0.36, ",": 0.36, "−": 0.84, " ": 0.36, "%": 0.95}  # em, in the widest of the usual fonts
+WIDTH = 0.64  # em: a digit in DejaVu Sans, which is wider than those of Arial or Segoe UI
+GAP = 5.0  # between two labels on one line
 CURVE_POINTS = 512  # enough for a curve 170 units wide; both ends of a spectrum are always among them
 
 
@@ -46,7 +50,10 @@ def plane(eigenvalues: Sequence[Sequence[float]], label: str) -> Markup:
     """Eigenvalues, (re, im) pairs, in the complex plane; the half-plane Re λ > 0 is shaded."""
     points = np.asarray(eigenvalues, dtype=float).reshape(-1, 2)
     reach = 1.06 * float(np.abs(points).max(initial=0.0)) or 1.0
-    left, top, side = 34.0, 6.0, 170.0
+    ticks = _symmetric_ticks(reach, 140 / 2)
+    labels = [plain(tick) for tick in ticks]
+    left, top = round(20 + _widest(labels)), 6  # the axis' name takes 16, and 4 part labels and axis
+    side = round(min(160.0, 230 - left - max(8.0, _widest(labels) / 2)))
     middle = side / 2
 
     def x(value: float) -> float:
@@ -55,19 +62,40 @@ def plane(eigenvalues: Sequence[Sequence[float]], label: str) -> Markup:
     def y(value: float) -> float:
         return top + middle * (1 - value / reach)
 
-    ticks = [tick for tick in MaxNLocator(4, symmetric=True).tick_values(-reach, reach) if abs(tick) <= reach]
     parts = [
         f'<rect class="unstable" x="{_n(x(0))}" y="{top}" width="{middle}" height="{side}"/>',
         f'<path class="axis" d="M{_n(x(0))} {top}v{side}M{left} {_n(y(0))}h{side}"/>',
-        *(_text(x(tick), top + side + 13, plain(tick)) for tick in ticks),
-        *(_text(left - 4, y(tick) + 3.5, plain(tick), "end") for tick in ticks),
+        *(_text(x(tick), top + side + 13, name) for tick, name in zip(ticks, labels, strict=True)),
+        *(_text(left - 4, y(tick) + 3.5, name, "end") for tick, name in zip(ticks, labels, strict=True)),
         _text(left + middle, top + side + 27, "Re λ"),
         f'<text transform="translate(9 {top + middle}) rotate(-90)">Im λ</text>',
     ]
     for kind, chosen in (("stable", points[:, 0] <= 0), ("growing", points[:, 0] > 0)):
         dots = "".join(f"M{_n(x(re))} {_n(y(im))}h0" for re, im in points[chosen])
         parts.append(f'<path class="dots {kind}" d="{dots}"/>' if dots else "")
-    return _svg(214, 206, label, parts)
+    return _svg(230, 196, label, parts)
+
+
+def _symmetric_ticks(reach: float, scale: float) -> list[float]:
+    """Round numbers within ±`reach`, so many that their labels fit side by side; `reach` is `scale` long."""
+    for count in (4, 2):
+        found = MaxNLocator(count, symmetric=True).tick_values(-reach, reach)
+        ticks = [float(tick) for tick in found if abs(tick) <= reach]
+        step = scale * float(np.diff(ticks).min(initial=reach)) / reach
+        if len(ticks) > 1 and _widest(map(plain, ticks)) + GAP <= step:
+            return ticks
+    return [0.0]
+
+
+def _width(text: str) -> float:
+    """About how wide a label is drawn; what follows "^" is raised and smaller."""
+    base, _, raised = text.partition("^")
+    ems = [sum(WIDTHS.get(letter, WIDTH) for letter in part) for part in (base, raised)]
+    return FONT * ems[0] + POWER_FONT * ems[1]
+
+
+def _widest(labels: Iterable[str]) -> float:
+    return max(map(_width, labels), default=0.0)
 
 
 def profile(eigenvalues: Sequence[float], label: str) -> Markup:
@@ -79,15 +107,18 @@ def profile(eigenvalues: Sequence[float], label: str) -> Markup:
     sizes = np.abs(values)
     unit = float(np.median(sizes)) or float(sizes.max(initial=0.0)) or 1.0
     reach = 1.05 * math.asinh(float(sizes.max(initial=0.0)) / unit) or 1.0
-    left, top, width, height = 46.0, 6.0, 168.0, 140.0
+    top, height = 6.0, 140.0
 
     def y(value: float) -> float:
         return top + height / 2 * (1 - math.asinh(value / unit) / reach)
 
+    ticks = _apart([0.0, *_powers(unit, float(sizes.max(initial=0.0)))], y)
+    left = round(max(46.0, 8 + _widest(map(_short, ticks))))
+    width = 214 - left
+
     count = len(values)
     shown = np.unique(np.linspace(0, count - 1, min(count, CURVE_POINTS)).round().astype(int))
     curve = [(left + width * (rank + 0.5) / count, float(values[rank])) for rank in shown.tolist()]
-    ticks = _apart([0.0, *_powers(unit, float(sizes.max(initial=0.0)))], y)
     parts = [f'<path class="axis" d="M{left} {_n(y(0))}h{width}M{left} {top}v{height}"/>']
     for kind, wanted in (
         ("stable", [p for p in curve if p[1] < 0]),
@@ -157,10 +188,11 @@ def heat_map(
     span = (high - low) or 1.0
     colour = DIVERGING if diverging else SEQUENTIAL
     cell, tall = _between(12, 360 / max(len(column_names), 1), 30), _between(13, 420 / max(len(rows), 1), 26)
-    left, top = 34.0, 30.0
+    left, top = round(max(8 + _widest(["layer", *row_names]), 34.0)), 30.0
     width, height = cell * len(column_names), tall * len(rows)
     parts = [_text(left + width / 2, 11, "head"), _text(left - 6, 24, "layer", "end")]
-    stride, skip = math.ceil(16 / cell), math.ceil(11 / tall)
+    stride = math.ceil(max(16, _widest(column_names) + GAP) / cell)
+    skip = math.ceil(11 / tall)
     parts += [
         _text(left + cell * (column + 0.5), 24, name)
         for column, name in enumerate(column_names)
@@ -191,11 +223,11 @@ def _scale(x: float, y: float, width: float, marks: Sequence[float], colour: Cal
         f'fill="{to_hex(colour(i / (steps - 1)))}"/>'
         for i in range(steps)
     ]
-    anchors = ("start", "middle", "end")
-    return bar + [
-        _text(x + width * share, y + 22, plain(mark), anchor)
-        for share, mark, anchor in zip((0, 0.5, 1), marks, anchors, strict=True)
-    ]
+    labels = [plain(mark) for mark in marks]
+    places = list(zip((0, 0.5, 1), labels, ("start", "middle", "end"), strict=True))
+    if _width(labels[1]) / 2 + max(_width(labels[0]), _width(labels[2])) + GAP > width / 2:
+        del places[1]  # no room between the others
+    return bar + [_text(x + width * share, y + 22, name, anchor) for share, name, anchor in places]
 
 
 def lines(curves: Sequence[Line], label: str, *, logarithmic: bool, mark: float | None) -> Markup:
@@ -208,7 +240,10 @@ def lines(curves: Sequence[Line], label: str, *, logarithmic: bool, mark: float 
     low, high = _range(number for _, number in shown)
     ticks, names = _log_ticks(low, high) if logarithmic else _linear_ticks(low, high)
     low, high = min(low, *ticks), max(high, *ticks)
-    left, top, width, height = 52.0, 8.0, 252.0, 140.0
+    whole = [t for t in MaxNLocator(6, integer=True).tick_values(first, last) if first <= t <= last]
+    steps = [plain(tick, 6) for tick in whole]
+    left, top, height = round(max(52.0, 8 + _widest(names))), 8.0, 140.0
+    width = round(312 - left - max(8.0, _widest(steps) / 2))
 
     def x(value: float) -> float:
         return left + width * (value - first) / (last - first)
@@ -225,8 +260,7 @@ def lines(curves: Sequence[Line], label: str, *, logarithmic: bool, mark: float 
         )
     parts += [f'<path class="grid" d="M{left} {_n(y(tick))}h{width}"/>' for tick in ticks]
     parts += [_text(left - 5, y(tick) + 3.5, name, "end") for tick, name in zip(ticks, names, strict=True)]
-    whole = MaxNLocator(6, integer=True).tick_values(first, last)
-    parts += [_text(x(tick), top + height + 14, plain(tick, 6)) for tick in whole if first <= tick <= last]
+    parts += [_text(x(tick), top + height + 14, name) for tick, name in zip(whole, steps, strict=True)]
     parts.append(_text(left + width / 2, top + height + 29, "layers applied"))
     for curve in curves:
         parts.append(_curve(curve, x, y))
@@ -257,7 +291,7 @@ def _range(numbers: Iterable[float]) -> tuple[float, float]:
 
 def _linear_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
     ticks = [float(tick) for tick in MaxNLocator(4).tick_values(low, high)]
-    return ticks, [plain(0.0 if abs(tick) < 1e-12 * (high - low) else tick, 4) for tick in ticks]
+    return ticks, _distinct([0.0 if abs(tick) < 1e-12 * (high - low) else tick for tick in ticks])
 
 
 def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
@@ -266,7 +300,13 @@ def _log_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
         ticks = [float(tick) for tick in MaxNLocator(4, integer=True).tick_values(low, high)]
         return ticks, [f"10^{plain(tick, 6)}" for tick in ticks]
     round_numbers = [float(tick) for tick in MaxNLocator(4).tick_values(10**low, 10**high) if tick > 0]
-    return [math.log10(tick) for tick in round_numbers], [plain(tick, 4) for tick in round_numbers]
+    return [math.log10(tick) for tick in round_numbers], _distinct(round_numbers)
+
+
+def _distinct(ticks: Sequence[float]) -> list[str]:
+    """Labels with four digits, or as many more as tell neighbours apart."""
+    labels = [[plain(tick, digits) for tick in ticks] for digits in range(4, 18)]
+    return next((found for found in labels if len(set(found)) == len(ticks)), labels[0])
 
 
 def _svg(width: float, height: float, label: str, parts: Iterable[str], *, fixed: bool = False) -> Markup:

@@ -20,7 +20,7 @@ def selected(argument: str, text: str | None, count: int) -> list[int]:
             raise InputError(
                 argument=argument,
                 got=repr(text),
-                expected=f"numbers from 0 to {count - 1}, such as 0 or 0,2-{count - 1}",
+                expected=f"numbers from 0 to {count - 1}, such as 0 or 0-{count - 1}" if count > 1 else "0",
                 fix="name some that exist, or leave it out for all",
             )
         chosen.update(range(first, last + 1))

@@ -185,10 +185,10 @@ class AttentionLayer:
     def fold_norm(self) -> "AttentionLayer":
         """The same layer with the gain of the norm before it moved into its maps, which act on columns.
 
-        Query, key and value maps become `map diag(gain)`, for LayerNorm `map diag(gain) (I - 11^T/d)`: its
-        centring is a linear map too. The norm's bias moves into their biases; the output map stays. What is
-        left as `norm` is the normalisation without gain and bias, so that `folded.attend(folded.norm(x))` is
-        `self.attend(self.norm(x))`.
+        Query, key and value maps become `map diag(gain)`: exactly, where both are stored in 32 bits or fewer.
+        The norm's bias moves into their biases; the output map stays. What is left as `norm` is the
+        normalisation without gain and bias (LayerNorm's centring included), so that
+        `folded.attend(folded.norm(x))` is `self.attend(self.norm(x))`.
 
         Raises `InputError` if no norm is known to stand before the layer.
         """
@@ -203,8 +203,7 @@ class AttentionLayer:
         folded = {}
         for part in ("query", "key", "value"):
             weight, bias = getattr(self, part), getattr(self, f"{part}_bias")
-            scaled = weight * norm.gain
-            folded[part] = scaled - scaled.mean(1, keepdim=True) if norm.kind == "layer" else scaled
+            folded[part] = weight * norm.gain
             if norm.bias is not None:
                 shift = weight @ norm.bias
                 bias = shift if bias is None else bias + shift

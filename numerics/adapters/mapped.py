@@ -41,12 +41,20 @@ def adapter_of(mapping: Mapping) -> Adapter:
         ),
         settings=lambda config: settings,
         heads_key="heads",
-        ignores=(
-            "what the map file does not say: feed-forward blocks, embeddings, final norms, dropout",
-            "biases of the query, key, value and output maps",
-        ),
+        ignores=_ignores(mapping),
         attention_norm=None if mapping.norm is None else _template(mapping.norm),
         norm_kind=mapping.norm_kind or "layer",
+    )
+
+
+def _ignores(mapping: Mapping) -> tuple[str, ...]:
+    names = {"layer": "layer", "rms": "RMS"}
+    norm = f"{names[mapping.norm_kind or 'layer']} normalisation before attention, with its gain"
+    return (
+        "the change of weights from layer to layer: each layer is taken as a system of its own",
+        *((norm,) if mapping.norm else ()),
+        "what the map file does not say: feed-forward blocks, embeddings, other norms, dropout",
+        "biases of the query, key, value and output maps",
     )
 
 

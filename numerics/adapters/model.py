@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import cached_property
 from itertools import product
@@ -98,7 +99,7 @@ class Model:
         for index in range(len(self.numbers)):
             for key in (self.key(template, index) for template in templates):
                 if key not in self.state:
-                    raise bad_weight(f"a state dict without {key!r}", adapter.architecture)
+                    raise _missing(self.state, key, adapter.architecture)
 
     def layer(self, index: int) -> AttentionLayer:
         """The attention of the layer of this index, counted from 0."""
@@ -201,7 +202,7 @@ def read_tensor(state: State, key: str, shape: tuple[int | None, ...], adapter: 
     floating-point one of that shape, or an entry is not finite.
     """
     if key not in state:
-        raise bad_weight(f"a state dict without {key!r}", adapter)
+        raise _missing(state, key, adapter)
     weight = usable(state[key], key, shape, adapter).to(torch.float64, copy=True)
     bad = weight.numel() - int(weight.isfinite().sum())
     if bad:
@@ -298,13 +299,20 @@ def _refused(adapter: Adapter, key: str, reason: str) -> InputError:
     )
 
 
+def _missing(state: State, key: str, adapter: str) -> InputError:
+    near = get_close_matches(key, state, 1)
+    return bad_weight(f"a state dict without {key!r}" + (f", nearest {near[0]!r}" if near else ""), adapter)
+
+
 def bad_weight(got: str, adapter: str) -> InputError:
     """A tensor of the state dict that cannot be used."""
     return InputError(
         argument="path",
         got=got,
         expected=f"dense finite floating-point matrices under the keys of the {adapter} adapter",
-        fix="pass the complete, undamaged and unquantised state dict of the model",
+        fix="correct the keys in the map file, or pass the complete state dict of the model"
+        if adapter == "mapped"
+        else "pass the complete, undamaged and unquantised state dict of the model",
     )
 
 

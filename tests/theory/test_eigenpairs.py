@@ -338,7 +338,7 @@ def test_a_large_matrix_by_an_enclosed_real_eigenvalue():
     )
     assert verdict.holds
     assert verdict.grade is Grade.INTERVAL
-    assert _margin(verdict.margin) == 1.75
+    assert _margin(verdict.margin) == 1.749  # rounded down
 
 
 def test_a_large_matrix_without_one_is_undecided_never_refuted():

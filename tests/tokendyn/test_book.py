@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
+from tests.browser import IN_A_BROWSER, browse
 from tests.pages import Page, outside_formulas, words
 from theory import registry
 from theory.derivation import KINDS, Cited, FromLemma, Given
@@ -27,15 +28,6 @@ from tokendyn.book import contents, html_book, latex_book, write_book
 from tokendyn.cli import main
 
 ALL = pytest.mark.parametrize("theorem", statements().values(), ids=statements().keys())
-BROWSER = next(
-    filter(
-        None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))
-    ),
-    None,
-)
-IN_A_BROWSER = pytest.mark.skipif(
-    BROWSER is None, reason="no Chromium on the PATH; with one (apt-get install chromium) this test runs"
-)
 
 
 @cache
@@ -339,24 +331,6 @@ def test_latex_compiles_within_its_margins(tmp_path):
 # In a browser
 
 
-def browse(document: Path, *options: str) -> subprocess.CompletedProcess:
-    """Run headless Chromium without a network on a page; its console goes to stderr."""
-    command = [
-        str(BROWSER),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--enable-logging=stderr",
-        "--v=0",
-    ]
-    command += [
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={document.parent / 'profile'}",
-        *options,
-    ]
-    return subprocess.run([*command, document.as_uri()], capture_output=True, text=True, check=True)
-
-
 SCRIPT = """
 const open = kind => document.querySelectorAll(`details.${kind}[open]`).length;
 const counts = () => [open("derivation"), open("step")];
@@ -394,7 +368,9 @@ def test_the_page_works_in_a_browser(tmp_path, width):
         tmp_path / "book.html", f"--window-size={width},900", "--virtual-time-budget=5000", "--dump-dom"
     )
     assert "CONSOLE" not in done.stderr
-    found = json.loads(re.search(r'data-found="(.*?)"', done.stdout)[1].replace("&quot;", '"'))
+    told = re.search(r'data-found="(.*?)"', done.stdout)
+    assert told
+    found = json.loads(told[1].replace("&quot;", '"'))
     derivations = sum(bool(theorem.steps) for theorem in statements().values())
     steps = sum(len(theorem.steps) for theorem in statements().values())
     assert found["start"] == [0, steps]  # a derivation that is opened shows everything

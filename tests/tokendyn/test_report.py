@@ -16,6 +16,7 @@ from tests.browser import IN_A_BROWSER, browse
 from tests.pages import Page
 from theory.errors import InputError
 from tokendyn.report import html, typeset, write_html
+from tokendyn.report_svg import Value, heat_map
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "audit_schema.json").read_text(encoding="utf-8"))
 PLANTED = '</script><script>alert("x")</script>'
@@ -96,7 +97,7 @@ def part(rng: np.random.Generator, d: int, rank: int, about: str) -> Json:
         "values": {
             "singular": not whole,
             "growth": growth,
-            "real_rate": verdict("HOLDS", f"μ ≈ {rate / 2:.4g}", "an enclosed real eigenvalue", "interval"),
+            "real_rate": verdict("HOLDS", f"μ ≥ {rate / 2:.4g}", "an enclosed real eigenvalue", "interval"),
             "abscissa_float": rate,
             "unstable_count_float": int((spectrum.real > 0).sum()),
             "unstable_count": [int((spectrum.real > 0).sum())] * 2 if whole else None,
@@ -336,8 +337,9 @@ def test_the_head_says_what_was_audited():
     for said in ("pack 0.1", "MIT", "ab" * 32, "bert", "4 of dimension 4", "every token", "all 3", "(MLP)"):
         assert said in model
     findings = " ".join(page().parts["findings"].split())
-    assert "on 3 of 3 layers, T6b: some starts diverge" in findings
-    assert "T1, T2, T9, T15 are silent on every layer." in findings
+    assert "on 3 of 3 layers, T6b Almost no start converges: some starts diverge" in findings
+    silent = "T1 Farther or closer; T2 Convergence to zero; T9 Universal collapse; T15 Several heads."
+    assert f"Silent on every layer: {silent}" in findings
     for grade, meaning in sample()["grades"].items():
         assert grade in page().parts["reading"]
         assert meaning in page().parts["reading"]
@@ -396,6 +398,110 @@ def test_a_statement_that_holds_only_in_floats_is_not_shown_as_proved():
     cell = re.search(r'<td class="verdict"[^>]*><a href="#layer-0-T6b">(.*?)</a>', html(report))
     assert cell
     assert cell[1] == '<span class="badge float">HOLDS · float</span>'
+
+
+def test_a_float_gives_way_to_a_certified_number():
+    """Of the two columns only those stand that are needed for every part to have a number."""
+    rates, counts = "max Re λ(V)", "Re λ(V) > 0"
+
+    def kinds(document: str, table: str, title: str) -> list[str]:
+        return [kind for kind, text in read_tables(document)[table][0] if text.startswith(title)]
+
+    report = sample(2, 2)
+    for one in report["layers"]:
+        for part in (one["whole"], *one["heads"]):
+            part["values"] |= {"unstable_count": [3, 4]}
+    sure = html(report)
+    for table in ("layer-values", "heads-table"):
+        assert [kinds(sure, table, title) for title in (rates, counts)] == [["number"]] * 2
+    assert column(sure, "heads-table", counts) == ["3 to 4 interval"] * 4
+    assert "max Re λ(Vh) (certified bounds)" in Page(sure).parts["maps"]
+
+    lacking = report["layers"][1]["heads"][0]["values"]
+    lacking |= {"unstable_count": None, "unstable_count_float": 7, "growth": verdict("UNDECIDED", "")}
+    shown = html(report)
+    for title in (rates, counts):
+        assert kinds(shown, "heads-table", title) == ["number", "float"]
+        assert kinds(shown, "layer-values", title) == ["number"]
+    assert "max Re λ(Vh) (float)" in Page(shown).parts["maps"]
+
+    for one in report["layers"]:
+        for part in one["heads"]:
+            part["values"] |= {"unstable_count": None}
+    assert kinds(html(report), "heads-table", counts) == ["float"]
+
+
+@pytest.mark.parametrize(
+    ("status", "margin", "shown", "value"),
+    [
+        ("HOLDS", "μ ≥ 0.5", "≥ 0.5 interval", "0.5"),
+        ("HOLDS", "μ ≥ 1e-07", "≥ 1e-07 interval", "1e-07"),
+        ("FAILS", "", "none interval", ""),
+        ("UNDECIDED", "", "open", ""),
+    ],
+)
+def test_the_real_rate_is_a_bound_and_sorts_by_it(status, margin, shown, value):
+    report = sample(1, 1)
+    report["layers"][0]["whole"]["values"]["real_rate"] = verdict(status, margin, "", "interval")
+    assert column(html(report), "layer-values", "Largest real λ(V)") == [shown]
+    row = re.search(r'<table id="layer-values".*?<tbody>(.*?)</tbody>', html(report), re.S)
+    assert row
+    assert re.findall(r'data-value="(.*?)"', row[1])[3] == value
+
+
+def test_the_summary_tells_what_a_margin_measures():
+    report = sample(1, 1)
+    margins = ["≥ 0.5", "μ ≥ 0.5", "|A − Aᵀ|/|A| ≈ 0.99", "0.9", ""]
+    for one, margin in zip(report["summary"], margins, strict=False):
+        one |= {"margin_of": "H", "margin_smallest": margin, "margin_largest": margin}
+    shown = html(report)
+    assert column(shown, "summary", "Margins of")[:5] == ["H", "H: μ", "H: |A − Aᵀ|/|A|", "H", "H"]
+    assert column(shown, "summary", "Margin smallest")[:5] == ["≥ 0.5", "≥ 0.5", "≈ 0.99", "0.9", ""]
+    rows = re.search(r'<table id="summary".*?<tbody>(.*?)</tbody>', shown, re.S)
+    assert rows
+    assert re.findall(r'data-value="([^"]*)"[^>]*>[^<]*</td>\s*</tr>', rows[1])[:5] == [
+        *("0.5", "0.5", "0.99", "0.9"),
+        "",
+    ]
+
+
+def test_a_grade_is_said_to_be_about_the_hypotheses():
+    assert "proves" not in source()
+    reading = " ".join(page().parts["reading"].split())
+    assert "how surely the hypotheses of a statement hold of these weights" in reading
+    assert "cited from the literature or argued in words: tokendyn show T6b lists the steps" in reading
+    assert "A grade is about the hypotheses" in " ".join(page().parts["findings"].split())
+    report = sample(1, 1)
+    for one in report["summary"]:
+        one["speaks"] = 0
+    assert "A grade is about" not in Page(html(report)).parts["findings"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (("float32", "float32"), "Weights stored as float32 "),
+        (("bfloat16", "float32"), "Weights stored as bfloat16, float32 "),
+        (("Q4_1", "Q4_1"), "Q4_1: 4-bit quantised weights; verdicts are about these numbers"),
+        (("Q6_K", "IQ4_NL"), "Q6_K, IQ4_NL: 4-bit and 6-bit quantised weights; verdicts"),
+    ],
+)
+def test_the_type_of_the_stored_weights_is_named(stored, said):
+    report = sample(2, 1)
+    for one, name in zip(report["layers"], stored, strict=True):
+        one["stored_dtype"] = name
+    shown = " ".join(Page(re.sub("</d[dt]>", r" \g<0>", html(report))).parts["model"].split())
+    assert said in shown
+    assert ("quantised" in shown) == stored[0].startswith("Q")
+
+
+def test_a_search_for_a_certificate_reads_as_in_the_terminal():
+    report = sample(1, 1)
+    assert "T11 for 8 tokens, divergence: UNDECIDED (none found)." in page().parts["layer-0"]
+    found = verdict("HOLDS", "≥ 0.2", "a metric", "exact")
+    report["layers"][0]["certificate"]["verdict"] = found
+    shown = Page(html(report)).parts["layer-0"].replace("\u00a0", " ")
+    assert "T11 for 8 tokens, divergence: HOLDS (exact, a metric, ≥ 0.2)." in shown
 
 
 @pytest.mark.parametrize(
@@ -542,6 +648,92 @@ def test_a_large_model_stays_a_small_file():
     assert len(html(report).encode()) < 5_000_000
 
 
+def labels(drawing: str) -> list[tuple[float, float, float, str]]:
+    """(left, right, baseline, text) of every upright label of an SVG, its width estimated.
+
+    0.6 em for a character is that of a digit of usual sans-serif fonts; points are narrower. That raised
+    digits are smaller is left out.
+    """
+    found = []
+    for where, inner in re.findall(r"<text ([^>]*)>(.*?)</text>", drawing):
+        if "transform" in where:
+            continue
+        text = re.sub(r"<.*?>", "", unescape(inner))
+        place = dict(re.findall(r'([\w-]+)="(.*?)"', where))
+        width = 10.5 * sum(0.3 if letter in ". " else 0.6 for letter in text)
+        share = {"start": 0.0, "end": 1.0}.get(place.get("text-anchor", ""), 0.5)
+        left = float(place["x"]) - share * width
+        found.append((left, left + width, float(place["y"]), text))
+    return found
+
+
+def misplaced(document: str) -> list[str]:
+    """The labels of plots that leave their drawing or touch another one on the same line."""
+    wrong = []
+    for width, height, drawing in re.findall(
+        r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*role="img"[^>]*>(.*?)</svg>', document
+    ):
+        found = labels(drawing)
+        wrong += [
+            text
+            for left, right, y, text in found
+            if left < 0 or right > float(width) or not 8 <= y <= float(height)
+        ]
+        for number, (left, right, y, text) in enumerate(found):
+            for left2, right2, y2, other in found[:number]:
+                if abs(y - y2) < 8 and left < right2 + 2 and left2 < right + 2:
+                    wrong.append(f"{other}|{text}")
+    return wrong
+
+
+def scaled(size: float) -> Json:
+    """A report all of whose plotted numbers are about `size` as large."""
+    plotted = ("spectrum_float", "antisymmetric_share_float", "norm_mean_float", "cosine_float")
+
+    def scale(key: str, leaf: Any) -> Any:
+        if key == "margin" and leaf and leaf[0] in "≤≥":
+            return f"{leaf[:2]}{float(leaf[2:]) * size:.4g}"
+        return leaf * size if key in plotted and leaf is not None else leaf
+
+    return changed(sample(2, 2), scale)
+
+
+SIZES = (1.0, 7.3e-3, 6.84e-3, 3.1e-4, 2.5e-5, 1e-12, 860.0, 3.7e4, 4.4e5, 2e9)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_labels_stay_in_their_drawing_and_apart(size):
+    assert misplaced(html(scaled(size))) == []
+
+
+def test_many_layers_and_heads_leave_the_labels_of_a_map_apart():
+    report = sample(2, 120, 240, text=False)
+    for number, one in enumerate(report["layers"]):
+        one["index"] = 100 + number
+    assert misplaced(html(report)) == []
+
+
+def test_a_scale_with_long_labels_has_two_of_them():
+    def scale(low: float, high: float) -> list[str]:
+        rows = [[Value(low, ""), Value(high, "")]]
+        drawn = heat_map(rows, ["0"], ["0", "1"], "", diverging=False)
+        return [text for *_, y, text in labels(drawn) if y > 60]
+
+    assert scale(-0.00684, -0.00562) == ["−0.00684", "−0.00562"]
+    assert scale(0.2, 0.4) == ["0.2", "0.3", "0.4"]
+
+
+def test_neighbouring_ticks_have_different_labels():
+    report = sample(3, 1)
+    for row in report["activations"]["rows"]:
+        row["cosine_float"] = 0.957487 + 1e-6 * row["step"]
+    drawn = re.search(r'aria-label="Mean cosine.*?</svg>', html(report), re.S)
+    assert drawn
+    texts = [text for *_, text in labels(drawn[0]) if text.startswith("0.95")]
+    assert len(texts) >= 3
+    assert len(set(texts)) == len(texts)
+
+
 # Colours
 
 
@@ -599,7 +791,7 @@ const problems = [];
 addEventListener("error", event => problems.push(event.message));
 const table = document.getElementById("heads-table"), found = {};
 const headings = [...table.tHead.rows[0].cells];
-const column = headings.findIndex(one => /max.*float/.test(one.textContent));
+const column = headings.findIndex(one => /^max Re/.test(one.textContent));
 const button = headings[column].querySelector("button");
 const values = () => [...table.tBodies[0].rows].map(row => row.cells[column].dataset.value);
 const state = () => headings.map(one => one.getAttribute("aria-sort"));
@@ -657,13 +849,15 @@ def test_the_page_works_in_a_browser(tmp_path, width):
         20.0,
     ]  # "10.5" < "9.25" as text
     for part, rate in zip(heads, rates, strict=True):
-        part["values"]["abscissa_float"] = rate
+        part["values"]["growth"]["margin"] = f"≥ {rate}"
     document = tmp_path / "audit.html"
     driver = f"<script>{SCRIPT}</script></body>"
     document.write_text(html(report).replace("</body>", driver), encoding="utf-8")
     done = browse(document, f"--window-size={width},900", "--virtual-time-budget=5000", "--dump-dom")
     assert "CONSOLE" not in done.stderr
-    found = json.loads(unescape(re.search(r'data-found="(.*?)"', done.stdout)[1]))
+    told = re.search(r'data-found="(.*?)"', done.stdout)
+    assert told
+    found = json.loads(unescape(told[1]))
     assert [float(value) for value in found["start"]] == rates
     assert [float(value) for value in found["up"]] == sorted(rates)
     assert [float(value) for value in found["down"]] == sorted(rates, reverse=True)
@@ -679,6 +873,51 @@ def test_the_page_works_in_a_browser(tmp_path, width):
     assert found["printing"]
     assert found["revealed"]
     assert found["problems"] == []
+
+
+LAYOUT = """
+const found = {clipped: [], touching: [], rows: [], heads: [], cut: []};
+for (const one of document.querySelectorAll("details")) one.open = true;
+for (const svg of document.querySelectorAll("main svg[role=img]")) {
+  const {width, height} = svg.viewBox.baseVal;
+  const upright = [...svg.querySelectorAll("text:not([transform])")];
+  const texts = upright.map(one => [one.getBBox(), one.textContent]);
+  texts.forEach(([a, text], i) => {
+    if (a.x < 0 || a.x + a.width > width || a.y < -1 || a.y + a.height > height) found.clipped.push(text);
+    for (const [b, other] of texts.slice(0, i))
+      if (a.x < b.x + b.width && b.x < a.x + a.width && Math.abs(a.y - b.y) < 6)
+        found.touching.push(other + "|" + text);
+  });
+}
+for (const table of document.querySelectorAll("table")) {
+  for (const row of table.rows) {
+    const height = row.getBoundingClientRect().height;
+    if (Math.abs(height - Math.round(height)) > 0.01) found.rows.push([table.id, height]);
+  }
+  found.heads.push(table.tHead.getBoundingClientRect().height);
+}
+const summary = document.querySelector("#summary").closest(".wide");
+found.hidden = summary.scrollWidth - summary.clientWidth;
+document.documentElement.dataset.found = JSON.stringify(found);
+"""
+
+
+@IN_A_BROWSER
+@pytest.mark.parametrize("width", [1600, 1200, 420])
+def test_the_layout_holds_in_a_browser(tmp_path, width):
+    """Real fonts: labels inside and apart, rows of whole pixels (else borders break), low headings."""
+    document = tmp_path / "audit.html"
+    driver = f"<script>{LAYOUT}</script></body>"
+    document.write_text(html(scaled(6.84e-3)).replace("</body>", driver), encoding="utf-8")
+    done = browse(document, f"--window-size={width},900", "--virtual-time-budget=5000", "--dump-dom")
+    assert "CONSOLE" not in done.stderr
+    told = re.search(r'data-found="(.*?)"', done.stdout)
+    assert told
+    found = json.loads(unescape(told[1]))
+    assert (found["clipped"], found["touching"], found["rows"]) == ([], [], [])
+    assert max(found["heads"]) < 90  # px: two or three lines, unit and arrow included
+    if width >= 1200:
+        assert found["hidden"] == 0  # every column of the summary is in view
 
 
 @IN_A_BROWSER

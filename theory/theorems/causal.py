@@ -644,7 +644,7 @@ T14c = Theorem(
     ),
     source="Stated here.",
     remark=r"It speaks of the first token only. The converse is false: a Hurwitz sum does not make the others converge (T14d).",
-    concludes="if V is the sum over the heads, the first token diverges from almost every start",
+    concludes="the first token diverges from almost every start (V = Σ_h V_h)",
     examples=Examples(
         witness=Instance.of(
             score=[[1, 2], [-3, -1]],
