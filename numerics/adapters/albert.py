@@ -14,8 +14,7 @@ from numerics.adapters.base import (
     Config,
     Maps,
     Settings,
-    count,
-    positive,
+    encoder_settings,
     require,
 )
 
@@ -24,14 +23,7 @@ _LAYER = "encoder.albert_layer_groups.{0}.albert_layers.{1}"
 
 def _settings(config: Config) -> Settings:
     require(config, "position_embedding_type", "absolute")
-    return Settings(
-        heads=count(config, "num_attention_heads"),
-        width=count(config, "hidden_size"),
-        depth=count(config, "num_hidden_layers"),
-        eps=positive(config, "layer_norm_eps", 1e-12),
-        norm_first=False,
-        activation=config.get("hidden_act", "gelu_new"),
-    )
+    return encoder_settings(config, activation="gelu_new")
 
 
 ADAPTER = Adapter(

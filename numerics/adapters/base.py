@@ -155,6 +155,18 @@ def count(config: Config, key: str, default: int | None = None) -> int | None:
     return found
 
 
+def encoder_settings(config: Config, *, norm_first: bool = False, activation: str = "gelu") -> Settings:
+    """Those of an encoder whose config has BERT's names; `activation` where it does not say one."""
+    return Settings(
+        heads=count(config, "num_attention_heads"),
+        width=count(config, "hidden_size"),
+        depth=count(config, "num_hidden_layers"),
+        eps=positive(config, "layer_norm_eps", 1e-12),
+        norm_first=norm_first,
+        activation=config.get("hidden_act", activation),
+    )
+
+
 def need(config: Config, why: str) -> None:
     """`InputError` if there is no config, without which the architecture cannot be read."""
     if not config:

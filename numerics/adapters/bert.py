@@ -16,9 +16,8 @@ from numerics.adapters.base import (
     Maps,
     Settings,
     bad_config,
-    count,
+    encoder_settings,
     flag,
-    positive,
     require,
 )
 
@@ -27,15 +26,7 @@ _LAYER = "encoder.layer.{0}"
 
 def _bert(config: Config) -> Settings:
     require(config, "position_embedding_type", "absolute")
-    return Settings(
-        heads=count(config, "num_attention_heads"),
-        width=count(config, "hidden_size"),
-        depth=count(config, "num_hidden_layers"),
-        eps=positive(config, "layer_norm_eps", 1e-12),
-        norm_first=False,
-        causal=flag(config, "is_decoder"),
-        activation=config.get("hidden_act", "gelu"),
-    )
+    return replace(encoder_settings(config), causal=flag(config, "is_decoder"))
 
 
 def _roberta(config: Config) -> Settings:

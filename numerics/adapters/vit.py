@@ -7,7 +7,7 @@ state dict that was saved as it is, transformers 5 names the layers' keys anew.
 import re
 from dataclasses import replace
 
-from numerics.adapters.base import Adapter, Body, Config, Maps, Settings, count, need, positive
+from numerics.adapters.base import Adapter, Body, Config, Maps, Settings, encoder_settings, need
 
 _LAYER = "encoder.layer.{0}"
 _BODY = Body(
@@ -23,14 +23,7 @@ _BODY = Body(
 
 
 def _settings(config: Config) -> Settings:
-    return Settings(
-        heads=count(config, "num_attention_heads"),
-        width=count(config, "hidden_size"),
-        depth=count(config, "num_hidden_layers"),
-        eps=positive(config, "layer_norm_eps", 1e-12),
-        norm_first=True,
-        activation=config.get("hidden_act", "gelu"),
-    )
+    return encoder_settings(config, norm_first=True)
 
 
 def _renamed_settings(config: Config) -> Settings:
