@@ -171,10 +171,10 @@ def caption(data: Data, p: Parameters) -> str:
     return (
         rf"Models trained with the refinements: {', '.join(counts)}. Scenarios impose $W_s \succ 0$ and all "
         "(pd), half (hd) or no (nd) eigenvalues of $A_s$ positive; rotary+D is rotary encoding with the "
-        "diagonal refinement of T13. Curves: mean over seeds and range, marked by scenario at the last "
-        rf"step; axes hold all values after the first {100 * LATE:g}\% of the steps. End: each seed at the "
-        "last step, and means as bars. All this is measured: T2 and T3 are about one attention layer's "
-        "flow, and no statement predicts what models learn."
+        "learned diagonal, of which T13 says nothing. Curves: mean over seeds and range, marked by scenario "
+        rf"at the last step; axes hold all values after the first {100 * LATE:g}\% of the steps. End: each "
+        "seed at the last step, and means as bars. All this is measured: T2 and T3 are about one attention "
+        "layer's flow, and no statement predicts what models learn."
     )
 
 

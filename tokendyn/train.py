@@ -189,7 +189,7 @@ def write_tables(found: dict[str, list[Row]], grid: Grid, results: Path) -> list
     own = results / "training" / grid.name
     files = {own / f"{name}.csv": _csv(found[name]) for name in ("runs", "layers", "audit")}
     files[results / FIGURE / f"{grid.name}.csv"] = _csv(found["curves"])
-    files[own / "summary.md"] = markdown(found["runs"], grid.name)
+    files[own / "summary.md"] = markdown(found["runs"], grid.name, found["layers"])
     files[own / "config.json"] = json.dumps(grid.config, indent=1) + "\n"
     for path, text in files.items():
         try:

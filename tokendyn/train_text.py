@@ -86,7 +86,7 @@ def cells(rows: Iterable[Row], task: str) -> dict[tuple[str, str], Interval]:
 
 
 def differences(rows: Iterable[Row]) -> list[Difference]:
-    """Scenarios against unconstrained and pd against nd, and each encoding against the one before it."""
+    """Scenarios against unconstrained and against each other, and each encoding against the one before it."""
     rows = list(rows)
     tests = {(r["task"], r["scenario"], r["encoding"], r["seed"]): r["test"] for r in rows}
     seeds = sorted({r["seed"] for r in rows})
@@ -101,7 +101,11 @@ def differences(rows: Iterable[Row]) -> list[Difference]:
         if gaps:
             found.append(Difference(task, *names, interval(gaps), units[task] == "bits per byte"))
 
-    scenarios = [(name, "unconstrained") for name in SCENARIOS[1:]] + [("pd", "nd")]
+    scenarios = [(name, "unconstrained") for name in SCENARIOS[1:]] + [
+        ("pd", "hd"),
+        ("hd", "nd"),
+        ("pd", "nd"),
+    ]
     for task in units:
         for encoding in ENCODINGS:
             for a, b in scenarios:
@@ -122,7 +126,27 @@ def caution(found: Sequence[Difference]) -> str:
     )
 
 
-def markdown(rows: Sequence[Row], grid: str) -> str:
+def last_states(layers: Iterable[Row], metric: str, task: str) -> list[Row]:
+    """One row per run: `test` is the metric of the tokens after the last block, at the end of training."""
+    found: dict[tuple[str, ...], Row] = {}
+    for row in layers:
+        if row["metric"] == metric and row["task"] == task:
+            key = (row["scenario"], row["encoding"], row["seed"])
+            place = (int(row["step"]), int(row["state"]))
+            if key not in found or place > found[key]["place"]:
+                found[key] = {**row, "place": place, "test": float(row["value"])}
+    return list(found.values())
+
+
+def _states_table(layers: Sequence[Row], task: str) -> list[str]:
+    """Whether tokens stay apart, by sharpness and cosine after the last block."""
+    lines = ["| tokens after the last block | scenario | sharpness | cosine |", "| --- | --- | --- | --- |"]
+    sharp, alike = (cells(last_states(layers, metric, task), task) for metric in ("sharpness", "cosine"))
+    lines += [f"| {key[1]} | {key[0]} | {value} | {alike.get(key, '–')} |" for key, value in sharp.items()]
+    return [*lines, ""] if sharp else []
+
+
+def markdown(rows: Sequence[Row], grid: str, layers: Sequence[Row] = ()) -> str:
     """The summary as a document."""
     parts = [f"# What came of `{grid}`", "", "Written by `tokendyn train`; not edited.", ""]
     for task, unit in {row["task"]: row["metric"] for row in rows}.items():
@@ -135,7 +159,7 @@ def markdown(rows: Sequence[Row], grid: str) -> str:
             if any(key[0] == scenario for key in found):
                 line = (str(found.get((scenario, e), "–")) for e in encodings)
                 parts.append(f"| {scenario} | " + " | ".join(line) + " |")
-        parts.append("")
+        parts += ["", *_states_table(layers, task)]
     compared = differences(rows)
     parts += [
         "## Paired differences",

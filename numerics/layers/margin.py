@@ -8,6 +8,7 @@ MLP and encodings are not in it.
 """
 
 from collections.abc import Sequence
+from math import inf
 from typing import Literal, get_args
 
 import torch
@@ -34,8 +35,8 @@ def certificate_margin(
 ) -> Float[Tensor, ""]:
     """A smooth lower bound on λ_min(W_s − Σ_h ν_h M), in units of the scores per squared length of a token.
 
-    Positive: T11's certificate exists for this M, in floats; `tokendyn certify` proves it. Negative: none
-    with this M and c = 1 was found, which says nothing.
+    Positive: T11's certificate exists for this M, in floats; `theory.certificate.check` proves it. Negative:
+    none with this M and c = 1 was found, which says nothing.
 
     `metric` is M, a diagonal (d,) or a matrix (d, d); it may be learned, as `softplus(parameter)` say. By
     default M = μI with the μ ≥ 0 that brings μV nearest to σW; where that is 0 the margin is not positive.
@@ -44,8 +45,8 @@ def certificate_margin(
     −log Σ exp(−bλ)/b with b = `sharpness`·√d/‖W‖, below it by at most log(d)/b. Takes H singular value
     decompositions of size d.
 
-    Raises `InputError` as `attention_maps` does, and for an unknown kind or a metric of another shape or that
-    is not positive definite.
+    Raises `InputError` as `attention_maps` does, for an unknown kind, a sharpness that is not positive, and
+    a metric of another shape or that is not positive definite.
     """
     if kind not in get_args(Kind):
         raise InputError(
@@ -53,6 +54,10 @@ def certificate_margin(
             got=repr(kind),
             expected=" or ".join(get_args(Kind)),
             fix="choose what the certificate proves",
+        )
+    if not 0 < sharpness < inf:
+        raise InputError(
+            "sharpness", got=f"{sharpness}", expected="a finite number > 0", fix="leave it at its default"
         )
     found = attention_maps(module, maps=maps, heads=heads)
     with no_autocast(found.query.device):
@@ -83,7 +88,7 @@ def margin_penalty(
 def _margin(scores: Tensor, values: Tensor, metric: Tensor | None, sharpness: float) -> Tensor:
     W, V = scores.sum(0), values.sum(0)
     size = len(W)
-    unit = W.norm() / size**0.5
+    unit = (W.norm() / size**0.5).clamp_min(torch.finfo(W.dtype).tiny)
     if metric is None:
         M = relu((V * W).sum()) / V.square().sum().clamp_min(torch.finfo(V.dtype).tiny)
         gaps, root = M * values - scores, None

@@ -29,6 +29,7 @@ _NAMES = (
     ("query", "key", "value", "dense"),
     ("c_attn", "c_proj"),
 )
+_NORMED = ("q_norm", "k_norm", "attn_logit_softcapping")  # what makes scores other than QᵀK
 _HEADS = ("num_heads", "num_attention_heads", "n_heads")
 
 
@@ -115,7 +116,17 @@ def locate(module: Attention, maps: Sequence[str] | None, heads: int | None) -> 
         slots = _slots([_get(module, name) for name in maps or _known_names(module)])
     else:
         slots = _slots(list(module))
-    heads = heads or _find(module, _HEADS) or (1 if len(slots) == 3 else None)
+    if normed := [name for name in _NORMED if _find(module, (name,))]:
+        raise InputError(
+            "module",
+            got=f"attention with {', '.join(normed)}",
+            expected="scores that are QᵀK and nothing more",
+            fix="build it without: its score matrix is not the one whose signs are imposed",
+        )
+    own = _find(module, _HEADS)
+    if heads is not None and own not in (None, heads):
+        raise InputError("heads", got=f"{heads}", expected=f"{own}, as the module says", fix="leave it out")
+    heads = heads or own or (1 if len(slots) == 3 else None)
     if heads is None:
         raise InputError(
             "heads",

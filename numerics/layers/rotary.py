@@ -1,5 +1,6 @@
 """Rotary attention with a positive term without rotation added to its scores."""
 
+from math import inf
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -117,11 +118,11 @@ class RotaryDiagonal(nn.Module):
 
         Raises `InputError` unless the mode is "margin", `length` ≥ 1, `slack` > 0, A_s is definite and λ > e.
         """
-        if self.kappa is None or length < 1 or slack <= 0:
+        if self.kappa is None or type(length) is not int or length < 1 or not 0 < slack < inf:
             raise InputError(
                 "fit_kappa",
                 got=f"diagonal {self.mode!r}, length {length}, slack {slack}",
-                expected="diagonal='margin', length ≥ 1 and slack > 0",
+                expected="diagonal='margin', a whole length ≥ 1 and a finite slack > 0",
                 fix="build the module with diagonal='margin'",
             )
         maps = attention_maps(self)

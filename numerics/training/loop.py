@@ -170,6 +170,7 @@ class _Training:
                 told = done
             if not last and done % self.task.checkpoint_every == 0:
                 self.course.seconds = before + time.perf_counter() - began
+                self._require_finite(self.course.loss, done)
                 self._checkpoint()
         self.course.seconds = before + time.perf_counter() - began
         return self._finish()
@@ -216,9 +217,7 @@ class _Training:
         if step:
             since = step % task.evaluate_every or min(step, task.evaluate_every)
             loss = course.loss / since
-            if not math.isfinite(loss):
-                got = f"a loss of {loss} before step {step} of {self.run.name}"
-                raise InputError(f"tasks.{task.name}.learning_rate", got, "a finite loss", "lower it")
+            self._require_finite(loss, step)
             name, unit = ("train bits per byte", math.log(2)) if task.is_text else ("train cross-entropy", 1)
             course.rows.append((step, name, loss / unit))
             course.loss = 0.0
@@ -232,6 +231,12 @@ class _Training:
                 for layer, x in enumerate(states)
                 for name, metric in METRICS.items()
             ]
+
+    def _require_finite(self, loss: float, step: int) -> None:
+        """`InputError` for a run that diverged, before it replaces the last good checkpoint."""
+        if not math.isfinite(loss):
+            got = f"a loss of {loss} before step {step} of {self.run.name}"
+            raise InputError(f"tasks.{self.task.name}.learning_rate", got, "a finite loss", "lower it")
 
     def _states(self) -> list[Tensor]:
         inputs, _ = self.data.draw("valid", min(MEASURED, self.task.evaluate), step_seed(0, -1))

@@ -397,7 +397,15 @@ def _broken() -> nn.MultiheadAttention:
     return module
 
 
+def _normed() -> nn.MultiheadAttention:
+    module = multihead()
+    module.q_norm = nn.LayerNorm(D // HEADS)
+    return module
+
+
 BAD = {
+    "normed queries": (_normed, {}, "scores that are QᵀK"),
+    "other heads": (multihead, {"heads": 2 * HEADS}, "as the module says"),
     "antisymmetric": (multihead, {"antisymmetric": "all"}, "'none' keeps every theorem"),
     "negative": (multihead, {"negative": 1.5}, r"share in \[0, 1\]"),
     "nan": (multihead, {"negative": float("nan")}, r"share in \[0, 1\]"),
@@ -684,6 +692,8 @@ def test_rotary_compiles_and_saves():
         (lambda: rotary("free"), "learned, margin, none"),
         (lambda: rotary("learned").fit_kappa(4), "diagonal='margin'"),
         (lambda: rotary("margin").fit_kappa(0), "length ≥ 1"),
+        (lambda: rotary("margin").fit_kappa(2.5), "length ≥ 1"),  # pyright: ignore[reportArgumentType]
+        (lambda: rotary("margin").fit_kappa(4, slack=float("nan")), "finite slack > 0"),
         (lambda: rotary("margin").fit_kappa(4), "definite A_s"),
         (lambda: definite_response(rotary("margin"), 0.5).fit_kappa(4), "definite A_s"),
         (lambda: stir(definite_response(rotary("margin"), 0.0, "values"), 0.3).fit_kappa(4), "symmetric"),
@@ -692,3 +702,16 @@ def test_rotary_compiles_and_saves():
 def test_rotary_bad_input(make: Callable[[], object], message: str):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("sharpness", [0.0, -5.0, float("nan"), float("inf")])
+def test_a_sharpness_that_bounds_nothing_is_refused(sharpness: float):
+    with pytest.raises(InputError, match="sharpness"):
+        certificate_margin(multihead(), sharpness=sharpness)
+
+
+def test_scores_that_are_zero_have_no_positive_margin():
+    module = multihead()
+    with torch.no_grad():
+        module.in_proj_weight[:D] = 0
+    assert certificate_margin(module).item() <= 0

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from numerics import InputError
 from numerics.fetch import DATA_SETS
-from numerics.training import SIZES, make_grid, read_grid, result, train
+from numerics.training import SIZES, loop, make_grid, read_grid, result, train
 from numerics.training.config import ENCODINGS, SCENARIOS
 from numerics.training.cost import cost, parameters, require_possible, step_operations
 from numerics.training.data import Images, load, step_seed
@@ -272,6 +272,39 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_same_bits(tmp_path):
     resumed = train(run, tmp_path / "killed")
     assert measured(resumed) == measured(whole)
     assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+
+
+def test_a_resumed_run_does_not_start_anew(tmp_path, monkeypatch):
+    """Equal bits alone would not tell: a run from the start ends with the same."""
+    (run,), steps, step = runs(), [], loop._Training._step
+
+    def watched(self, number):
+        if number == 8 and not steps.count("stopped"):
+            steps.append("stopped")
+            raise KeyboardInterrupt
+        steps.append(number)
+        step(self, number)
+
+    monkeypatch.setattr(loop._Training, "_step", watched)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, tmp_path / "run")
+    train(run, tmp_path / "run")
+    assert steps == [*range(8), "stopped", *range(6, 12)]  # the last checkpoint is that after six steps
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatch):
+    (run,), step = runs(), loop._Training._step
+
+    def diverging(self, number):
+        step(self, number)
+        if number >= 7:
+            self.course.loss = math.nan
+
+    monkeypatch.setattr(loop._Training, "_step", diverging)
+    with pytest.raises(InputError, match="finite loss"):
+        train(run, tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=False)
+    assert all(tensor.isfinite().all() for tensor in saved["model"].values())
 
 
 def test_a_full_disk_is_said_and_leaves_the_last_checkpoint_to_go_on_from(tmp_path):

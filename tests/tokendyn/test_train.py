@@ -142,6 +142,7 @@ def test_differences_are_paired_by_seed_and_only_resolved_ones_have_a_winner():
     assert found["nd", "unconstrained"].words == "nd is better"
     assert found["nd", "unconstrained"].interval.mean == pytest.approx(-0.1)
     assert found["pd", "unconstrained"].words == UNRESOLVED
+    assert {("pd", "nd")} == found.keys() - {("nd", "unconstrained"), ("pd", "unconstrained")}  # no hd
     flipped = {(d.first, d.second): d for d in differences(table_of(tests, "accuracy (%)"))}
     assert flipped["nd", "unconstrained"].words == "unconstrained is better"
 
@@ -187,3 +188,24 @@ def test_a_folder_is_for_one_process_at_a_time(tmp_path):
         ran = invoke(tmp_path / "mini.toml", "--out", tmp_path / "runs", "--device", "cpu")
     assert ran.exit_code == 2
     assert "in use" in ran.output
+
+
+def test_the_summary_has_the_tokens_after_the_last_block_at_the_end():
+    rows = table_of({("nd", "absolute"): [1.0, 2.0]})
+    for row in rows:
+        row.update(signs="", device="cpu")
+    layers = [
+        {
+            **row,
+            "step": step,
+            "state": state,
+            "metric": metric,
+            "value": f"{100 * step + state + row['seed']}",
+        }
+        for row in rows
+        for step in (0, 9)
+        for state in (0, 2, 1)
+        for metric in ("sharpness", "cosine", "norm")
+    ]
+    text = markdown(rows, "test", layers)
+    assert "| absolute | nd | 902.500 ± 6.353 | 902.500 ± 6.353 |" in text  # 902 and 903; t = 12.706
