@@ -148,7 +148,7 @@ class Factors:
         found = self._enclosed_rate()
         return positive_eigenvalue(self._exact_core) if found is None else found
 
-    @property
+    @cached_property
     def excludes(self) -> dict[str, str]:
         """Why T11's certificates cannot exist: equal tokens obey ẋ = Vx, so all of V must lie on one side."""
         reasons = {}
@@ -289,7 +289,7 @@ class Factors:
         query, key, _, _ = self._balls
         return query.T @ key
 
-    @property
+    @cached_property
     def _value_ball(self) -> Ball:
         """V (d, d), or where it is of low rank U O, which has the same eigenvalues but zeros."""
         _, _, value, output = self._balls

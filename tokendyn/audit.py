@@ -358,7 +358,9 @@ def _response(factors: Factors) -> Json | None:
     found = {} if response is None else measures.response_changes(response)
     return {
         **_signs(factors.response),
-        "antisymmetric_share_float": None if response is None else _antisymmetric_share(response),
+        "antisymmetric_share_float": None
+        if response is None
+        else _optional(measures.antisymmetric_share(response)),
         "change_to_negative_float": _optional(found.get("to_negative")),
         "change_to_positive_float": _optional(found.get("to_positive")),
         "spectrum_float": None
@@ -380,11 +382,6 @@ def _signs(found: Signs) -> Json:
         "positive_definite": _verdict(found.positive),
         "negative_definite": _verdict(found.negative),
     }
-
-
-def _antisymmetric_share(matrix: np.ndarray) -> float | None:
-    size = np.linalg.norm(matrix)
-    return _rounded(np.linalg.norm(matrix - matrix.T) / 2 / size) if size > 0 and np.isfinite(size) else None
 
 
 def _values(factors: Factors) -> Json:
