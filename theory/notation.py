@@ -46,7 +46,7 @@ outward = Symbol("beta", real=True)  # min of sigma*omega*Re over V's eigenvalue
 unstable_V = Symbol("u_V", integer=True)  # number of eigenvalues of V with positive real part
 unstable_A = Symbol("u_A", integer=True)  # number of positive eigenvalues of A_s
 step = Symbol("h", real=True)  # of a residual layer
-nu, eta = Symbol("nu", real=True), Symbol("eta", real=True)  # multiplier and margin of a certificate
+nu, eta = Symbol("nu", real=True), Symbol("eta", real=True)  # multiplier and margin (S3: deviation, speed)
 coefficient = Symbol("c_2", real=True)  # T15's multiple of the second head; c_1 = 1
 unit = Symbol("c", real=True)  # 1, unless a planted variant plants a wrong constant
 
@@ -93,5 +93,6 @@ TABLE = (
         "map, number",
         r"minus the linearised flow of $tC$ in $\log t$ at $C^*$ (T9b), its smallest real part",
     ),
+    Term(r"M_{kj}", "(n, n)", "logit that one query gives key content k at position j (S1, S3)"),
     Term(r"\Gamma", "number", "largest eigenvalue of the pencil $(V^\\top\\sigma AV, \\sigma A)$ (T16)"),
 )
