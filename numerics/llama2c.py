@@ -16,7 +16,7 @@ from torch import Tensor
 from numerics.errors import InputError
 
 NAMES = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
-HEADER = struct.Struct("<7i")
+HEADER, TOKEN = struct.Struct("<7i"), struct.Struct("<fi")
 LARGEST = 2**20
 """Of any setting. The first bytes of other formats, pickle, zip or text, are larger numbers."""
 
@@ -62,6 +62,32 @@ def read(path: Path, place: Place) -> Tensor:
     """The float32 weight at `place`, mapped, not copied: leave the file in place while it is in use."""
     start, shape = place
     return torch.from_numpy(np.memmap(path, "<f4", "c", start, shape))
+
+
+def vocabulary(path: Path, about: dict[str, int]) -> list[tuple[float, bytes]] | None:
+    """Score and bytes of each token, as `tokenizer.bin` of llama2.c has them; None if there is none.
+
+    It is that file beside the weights or, in what Emscripten packs into one file, stands behind them. Format:
+    the length of the longest token as int32, then for each a float32, an int32 of its length, and its bytes.
+    Raises `InputError` if it is damaged.
+    """
+    weights = _weights(about)
+    content = path.read_bytes()[HEADER.size + sum(4 * prod(shape) for _, shape in weights) :]
+    beside = path.with_name("tokenizer.bin")
+    if not content and not beside.is_file():
+        return None
+    content, found, at = content or beside.read_bytes(), [], 4
+    try:
+        for _ in range(abs(about["vocab_size"])):
+            score, length = TOKEN.unpack_from(content, at)
+            at += TOKEN.size + length
+            if length < 1 or at > len(content):
+                raise struct.error
+            found.append((score, content[at - length : at]))
+    except struct.error:
+        got = f"a tokenizer of {len(content)} bytes that ends or breaks off at token {len(found)}"
+        raise _bad_file(path, got, f"{abs(about['vocab_size'])} tokens") from None
+    return found
 
 
 def _weights(about: dict[str, int]) -> Iterator[tuple[str, tuple[int, ...]]]:

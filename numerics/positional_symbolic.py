@@ -21,7 +21,10 @@ Logits = Float[Tensor, "*batch m m"]
 PerHead = Float[Tensor, "*batch"]
 Frequencies = Float[Tensor, "frequencies"]
 Deviations = Float[Tensor, "*batch orders m"]
+Span = tuple[int, int]
 KINDS = ("weights", "logits")
+ROUNDINGS = 64
+"""Contrasts of block means below so many roundings of the logits count as none in the centred score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,45 +32,146 @@ class Behaviour:
     """Scores of heads, (*batch,) each, and the entropy of their attention softmax(λ), in nats.
 
     The entropy is needed to read the scores: a head that attends nearly uniformly scores high on both.
+    ``centred`` is 1 for a purely positional head, −1 for a purely symbolic one, 0 for a uniform one.
     """
 
     positional: PerHead
     symbolic: PerHead
+    centred: PerHead
     entropy: PerHead
 
 
-def behaviour(logits: Logits, blocks: int, temperature: float, of: str = "weights") -> Behaviour:
-    """Positional and symbolic scores by swapping blocks of keys, over all pairs of blocks at once.
+def behaviour(
+    logits: Logits, blocks: int, temperature: float, of: str = "weights", span: Span | None = None
+) -> Behaviour:
+    """Positional, symbolic and centred scores by swapping blocks of keys, over all pairs of blocks at once.
 
-    The m keys are cut into contiguous ``blocks`` of equal size, with means d of the softmax weights, or of
-    the "logits". Swapping the contents of blocks i and j gives d'; pos_ij = cos((d'_i, d'_j), (d_i, d_j)),
-    sym_ij = cos((d'_i, d'_j), (d_j, d_i)); the cosine of two zero vectors is 1. The scores are means over the
-    pairs i < j weighted by softmax(|d_i − d_j| / temperature).
+    Keys start … stop − 1 of ``span`` (all m by default) are cut into contiguous ``blocks`` of equal size,
+    with means d of the softmax weights, or of the "logits"; the softmax is over all m keys, and those outside
+    the span stay where they are. Swapping the contents of blocks i and j gives d';
+    pos_ij = cos((d'_i, d'_j), (d_i, d_j)), sym_ij = cos((d'_i, d'_j), (d_j, d_i)); the cosine of two zero
+    vectors is 1. The scores are means over the pairs i < j weighted by w_ij = softmax(|d_i − d_j| /
+    temperature) (S2).
 
     Scores of weights lie in [0, 1], of logits in [−1, 1]. Those of logits change if a constant is added to
     all logits, which attention does not notice. A pure head's other score is a mean of 2ab/(a² + b²) for
     block means a and b, high where these are close: one high score does not make a head positional or
-    symbolic. Raises InputError for logits of another shape, blocks not dividing m, or a temperature ≤ 0.
+    symbolic. So there is ``centred``, which compares contrasts, c_ij = (d_i − d_j)/(d_i + d_j) of weights and
+    d_i − d_j of logits, before and after:
+
+        centred = Σ_{i<j} w_ij 2 c_ij c'_ij / Σ_{i<j} w_ij (c_ij² + c'_ij²),
+
+    in [−1, 1]. It is 1 if every contrast stays with its positions (positional), −1 if every one turns over
+    with the contents (symbolic), however small the contrasts, and 0 where there are none: below 64 roundings
+    of the logits they count as none. No constant added to the logits changes it.
+
+    Raises InputError for logits of another shape, blocks not dividing the span, or a temperature ≤ 0.
     """
     _check_logits(logits)
-    _check_cut(logits.shape[-1], blocks, temperature)
+    start, stop = _check_cut(logits.shape[-1], blocks, temperature, span)
     check_choice("of", of, KINDS)
-    attention = torch.softmax(_own(logits), -1)
-    moved = _moved(logits, blocks)
-    if of == "weights":
-        # Softmax's denominator, another one after each swap, leaves the cosines as they are.
-        level, means = moved.logsumexp(-1), attention.unflatten(-1, (blocks, -1)).mean(-1)
-    else:
-        level = moved.mean(-1)
-        means = _own(level)
-    i, j = torch.triu_indices(blocks, blocks, 1, device=logits.device)
-    before = torch.stack((level[..., i, i], level[..., j, j]), -1)
+    moved = _moved(logits[..., start:stop, start:stop], blocks)
+    level = moved.logsumexp(0) if of == "weights" else moved.mean(0)
+    i, j = _pairs(blocks, logits.device)
     after = torch.stack((level[..., j, i], level[..., i, j]), -1)
+    return _scores(_own(logits), _own(level), after, (start, stop), temperature, of)
+
+
+def behaviour_of_reruns(
+    logits: Float[Tensor, "*batch m"],
+    swapped: Float[Tensor, "*batch pairs m"],
+    blocks: int,
+    temperature: float,
+    of: str = "weights",
+    span: Span | None = None,
+) -> Behaviour:
+    """The scores of ``behaviour`` where d' comes from the model, run again on each swapped text.
+
+    ``logits`` are those of the last query over the keys; ``swapped`` those in the texts with blocks i and j
+    swapped (``swap_blocks``), for pairs i < j in the order of ``torch.triu_indices(blocks, blocks, 1)``.
+    Raises InputError as ``behaviour`` does.
+    """
+    _check_axes("logits", logits, "m")
+    _check_axes("swapped", swapped, "pairs m")
+    check_match("swapped", swapped, "logits", logits)
+    start, stop = _check_cut(logits.shape[-1], blocks, temperature, span)
+    check_choice("of", of, KINDS)
+    pairs = blocks * (blocks - 1) // 2
+    shape = (*logits.shape[:-1], pairs, logits.shape[-1])
+    check_shape("swapped", swapped, shape, "(*batch, blocks(blocks − 1)/2, m), as logits says")
+
+    def level(rows: Tensor) -> Tensor:
+        cut = rows[..., start:stop].unflatten(-1, (blocks, -1))
+        return cut.logsumexp(-1) if of == "weights" else cut.mean(-1)
+
+    of_pair = torch.stack(_pairs(blocks, logits.device), -1).expand(*logits.shape[:-1], pairs, 2)
+    after = level(swapped).gather(-1, of_pair)
+    return _scores(logits, level(logits), after, (start, stop), temperature, of)
+
+
+def swap_blocks(sequence: Tensor, i: int, j: int, blocks: int, span: Span | None = None) -> Tensor:
+    """``sequence`` (*batch, m) of token ids, or of anything, with blocks i and j of its last axis swapped.
+
+    Both are read before either is written. Raises InputError if there is no such block, or as ``behaviour``.
+    """
+    if not isinstance(sequence, Tensor) or sequence.ndim == 0:
+        raise InputError("sequence", type(sequence).__name__, "a tensor (*batch, m)", "torch.tensor(ids)")
+    start, stop = _check_cut(sequence.shape[-1], blocks, 1.0, span)
+    for name, block in (("i", i), ("j", j)):
+        if type(block) is not int or not 0 <= block < blocks:
+            raise InputError(name, block, f"a block from 0 to {blocks - 1}", "blocks are counted from 0")
+    order = torch.arange(blocks, device=sequence.device)
+    order[[i, j]] = order[[j, i]]
+    inside = sequence[..., start:stop].unflatten(-1, (blocks, -1))[..., order, :].flatten(-2)
+    return torch.cat((sequence[..., :start], inside, sequence[..., stop:]), -1)
+
+
+def _scores(
+    own: Float[Tensor, "*batch m"],
+    level: Float[Tensor, "*batch blocks"],
+    after: Float[Tensor, "*batch pairs 2"],
+    span: Span,
+    temperature: float,
+    of: str,
+) -> Behaviour:
+    """Of logits `own`; `level` is the mean of each block, of weights up to a factor and as a logarithm.
+
+    `after` is that of blocks i and j after their swap. The softmax's denominator, another one after each
+    swap, changes neither cosines nor contrasts.
+    """
+    attention, blocks = torch.softmax(own, -1), level.shape[-1]
+    means = level
+    if of == "weights":
+        means = attention[..., span[0] : span[1]].unflatten(-1, (blocks, -1)).mean(-1)
+    i, j = _pairs(blocks, level.device)
+    before = torch.stack((level[..., i], level[..., j]), -1)
+    weight = torch.softmax((means[..., i] - means[..., j]).abs() / temperature, -1)
+    centred = _centred(_contrast(after, of), _contrast(before, of), weight)
     if of == "weights":
         before, after = ((pair - pair.amax(-1, keepdim=True)).exp() for pair in (before, after))
-    weight = torch.softmax((means[..., i] - means[..., j]).abs() / temperature, -1)
     positional, symbolic = ((weight * score).sum(-1) for score in _cosines(after, before))
-    return Behaviour(positional, symbolic, score_entropy(attention))
+    return Behaviour(positional, symbolic, centred, score_entropy(attention))
+
+
+def _pairs(blocks: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    i, j = torch.triu_indices(blocks, blocks, 1, device=device)
+    return i, j
+
+
+def _contrast(pair: Float[Tensor, "*batch pairs 2"], of: str) -> Float[Tensor, "*batch pairs"]:
+    """(a − b)/(a + b) of weights, given as logarithms, or a − b of logits; 0 below rounding."""
+    difference = pair[..., 0] - pair[..., 1]
+    rounding = ROUNDINGS * torch.finfo(pair.dtype).eps * pair.abs().amax(-1)
+    difference = torch.where(difference.abs() <= rounding, 0.0, difference)
+    return (difference / 2).tanh() if of == "weights" else difference
+
+
+def _centred(after: Tensor, before: Tensor, weight: Tensor) -> PerHead:
+    """Scaled first, as squares overflow."""
+    size = torch.maximum(after.abs(), before.abs()).amax(-1, keepdim=True)
+    after, before = (part / torch.where(size == 0, 1.0, size) for part in (after, before))
+    squares = (weight * (after.square() + before.square())).sum(-1)
+    return 2 * (weight * after * before).sum(-1) / torch.where(squares == 0, 1.0, squares)
 
 
 def _own(logits: Logits) -> Float[Tensor, "*batch m"]:
@@ -75,10 +179,14 @@ def _own(logits: Logits) -> Float[Tensor, "*batch m"]:
     return logits.diagonal(dim1=-2, dim2=-1)
 
 
-def _moved(logits: Logits, blocks: int) -> Float[Tensor, "*batch blocks blocks size"]:
-    """Entry (k, j): the logits of the keys of block k moved, in their order, to the positions of block j."""
+def _moved(logits: Logits, blocks: int) -> Float[Tensor, "size *batch blocks blocks"]:
+    """Entry (k, j): the logits of the keys of block k moved, in their order, to the positions of block j.
+
+    Keys of a block stand along the first axis: reductions over it are several times faster.
+    """
     size = logits.shape[-1] // blocks
-    return logits.unflatten(-1, (blocks, size)).unflatten(-3, (blocks, size)).diagonal(dim1=-3, dim2=-1)
+    cut = logits.unflatten(-1, (blocks, size)).unflatten(-3, (blocks, size))
+    return cut.diagonal(dim1=-3, dim2=-1).movedim(-1, 0).contiguous()
 
 
 def _cosines(after: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,11 +237,14 @@ def rotary_pair_logits(
     keys: Float[Tensor, "*batch m d_k"],
     frequencies: Frequencies,
     layout: str = "interleaved",
+    position: int | None = None,
 ) -> Float[Tensor, "*batch frequencies m m"]:
     """``rotary_logits`` of each rotary frequency as a head of its own; they sum to the head's.
 
     There are d_k/2 frequencies, in radians per position, one for each pair of coordinates; ``layout`` places
-    the pairs as in ``rotary_turns``. Leave out coordinates that do not turn. InputError as ``rotary_logits``.
+    the pairs as in ``rotary_turns``. Leave out coordinates that do not turn. The query stands at
+    ``position``, by default m, right behind the keys; at m − 1 the last key is its own. InputError as
+    ``rotary_logits``.
     """
     _check_keys(query, keys)
     check_choice("layout", layout, LAYOUTS)
@@ -148,7 +259,8 @@ def rotary_pair_logits(
     q1, q2 = query.unflatten(-1, pairs)[..., None, :, :].unbind(axis)
     k1, k2 = keys.unflatten(-1, pairs).unbind(axis)
     along, across = ((part.mT[..., None]) for part in (q1 * k1 + q2 * k2, q2 * k1 - q1 * k2))
-    angles = frequencies[:, None] * torch.arange(-m, 0, dtype=query.dtype, device=query.device)
+    offsets = torch.arange(m, dtype=query.dtype, device=query.device) - (m if position is None else position)
+    angles = frequencies[:, None] * offsets
     return along * angles.cos()[:, None] + across * angles.sin()[:, None]
 
 
@@ -219,11 +331,18 @@ def _check_keys(query: Tensor, keys: Tensor) -> None:
     )
 
 
-def _check_cut(m: int, blocks: int, temperature: float) -> None:
-    if type(blocks) is not int or blocks < 2 or m % blocks:
-        divisors = ", ".join(str(count) for count in range(2, m + 1) if m % count == 0)
+def _check_cut(m: int, blocks: int, temperature: float, span: Span | None) -> Span:
+    """The span, which is all of 0 … m − 1 if None."""
+    start, stop = (0, m) if span is None else span
+    if type(start) is not int or type(stop) is not int or not 0 <= start < stop <= m:
+        raise InputError("span", f"{span}", f"0 ≤ start < stop ≤ m = {m}", "cut keys that are there")
+    size = stop - start
+    if type(blocks) is not int or blocks < 2 or size % blocks:
+        divisors = ", ".join(str(count) for count in range(2, size + 1) if size % count == 0)
+        what = f"m = {m}" if span is None else f"the span's {size} keys"
         raise InputError(
-            "blocks", blocks, f"a divisor of m = {m}, at least 2", f"use one of {divisors or '– (m ≥ 2)'}"
+            "blocks", blocks, f"a divisor of {what}, at least 2", f"use one of {divisors or '– (m ≥ 2)'}"
         )
     if not 0 < temperature < float("inf"):
         raise InputError("temperature", temperature, "a positive number", "1/m is the size of a weight")
+    return start, stop

@@ -8,11 +8,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from numerics import gguf_file
+from numerics import gguf_file, llama2c
 from numerics.errors import InputError
 
 SMILES = re.compile(
@@ -24,32 +24,53 @@ CONTROL, USER_DEFINED = 3, 4
 
 
 def encode(path: str | os.PathLike[str], text: str, config: Mapping[str, Any] | None = None) -> list[int]:
-    """The ids of `text` for the model at `path`, a folder or file as for `numerics.states.open_model`.
+    """The ids of `text` for the model at `path`: `encoder`, used once; it says what is raised."""
+    return encoder(path, config)(text)
+
+
+def encoder(
+    path: str | os.PathLike[str], config: Mapping[str, Any] | None = None
+) -> Callable[[str], list[int]]:
+    """The tokenizer of the model at `path`, a folder or file as for `numerics.states.open_model`.
 
     Special tokens are added as the model expects them ([CLS] and [SEP] for BERT); nothing is cut or padded.
-    The tokenizer is a GGUF file's own, read from `config`, its metadata, if given; else `tokenizer.json` or
-    `vocab.txt` in the same folder. A `vocab.txt` with pieces that begin with ## is BERT's; one with `>>` is
-    of SMILES, which are taken as written, not made canonical, and unknown atoms become [UNK].
+    The tokenizer is a GGUF file's own, read from `config`, its metadata, if given; that of a llama2.c file,
+    behind its weights or `tokenizer.bin` beside it; else `tokenizer.json` or `vocab.txt` in the same folder.
+    A `vocab.txt` with pieces that begin with ## is BERT's; one with `>>` is of SMILES, which are taken as
+    written, not made canonical, and unknown atoms become [UNK].
 
-    Raises `InputError` if there is no tokenizer, or one of another kind, if it cannot be read, if `text` has
-    no tokens or is not SMILES where it should be, or without the package `tokenizers` where it is needed.
+    Raises `InputError` if there is no tokenizer, or one of another kind, if it cannot be read, or without the
+    package `tokenizers` where it is needed; and, as texts are given, if one has no tokens or is not SMILES
+    where it should be.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
     try:
-        if path.is_file() and gguf_file.is_gguf(path):
-            ids = _encode_by_gguf(path, text, config or gguf_file.contents(path)[1])
-        elif (folder / "tokenizer.json").exists():
-            ids = _encode_by_json(folder / "tokenizer.json", text)
-        elif (folder / "vocab.txt").exists():
-            ids = _encode_by_vocabulary(folder / "vocab.txt", text)
-        else:
-            raise _bad_tokenizer(f"{folder} without tokenizer.json or vocab.txt")
+        ids_of = _encoder(path, config)
     except (OSError, UnicodeDecodeError) as error:
         raise _bad_tokenizer(f"{path}, whose tokenizer cannot be read ({error})") from error
-    if not ids:
-        raise _bad_text(text, "text of at least one token")
-    return ids
+
+    def encode(text: str) -> list[int]:
+        ids = ids_of(text)
+        if not ids:
+            raise _bad_text(text, "text of at least one token")
+        return ids
+
+    return encode
+
+
+def _encoder(path: Path, config: Mapping[str, Any] | None) -> Callable[[str], list[int]]:
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and gguf_file.is_gguf(path):
+        return _encoder_of_gguf(path, config or gguf_file.contents(path)[1])
+    if (folder / "tokenizer.json").exists():
+        return _encoder_of_json(folder / "tokenizer.json")
+    if (folder / "vocab.txt").exists():
+        return _encoder_of_vocabulary(folder / "vocab.txt")
+    if path.is_file() and (about := llama2c.settings(path)):
+        if (vocabulary := llama2c.vocabulary(path, about)) is not None:
+            return _encoder_of_llama2c(vocabulary)
+        raise _bad_tokenizer(f"{path} of llama2.c without tokenizer.bin beside it")
+    raise _bad_tokenizer(f"{folder} without tokenizer.json or vocab.txt")
 
 
 def read_ids(path: str | os.PathLike[str], vocabulary: int | None = None) -> list[int]:
@@ -73,7 +94,7 @@ def read_ids(path: str | os.PathLike[str], vocabulary: int | None = None) -> lis
     return [int(entry) for entry in found]
 
 
-def _encode_by_json(path: Path, text: str) -> list[int]:
+def _encoder_of_json(path: Path) -> Callable[[str], list[int]]:
     tokenizers = _package()
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -81,17 +102,18 @@ def _encode_by_json(path: Path, text: str) -> list[int]:
         raise _bad_tokenizer(f"{path} that cannot be read ({error})") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return tokenizer.encode(text).ids
+    return lambda text: tokenizer.encode(text).ids
 
 
-def _encode_by_vocabulary(path: Path, text: str) -> list[int]:
+def _encoder_of_vocabulary(path: Path) -> Callable[[str], list[int]]:
     tokens = path.read_text(encoding="utf-8").splitlines()
     if any(token.startswith("##") for token in tokens):
         lowercase = _settings(path.with_name("tokenizer_config.json")).get("do_lower_case", True)
         wordpiece = _package().BertWordPieceTokenizer(str(path), lowercase=bool(lowercase))
-        return wordpiece.encode(text).ids
+        return lambda text: wordpiece.encode(text).ids
     if ">>" in tokens and {"[CLS]", "[SEP]", "[UNK]"} <= set(tokens):
-        return _encode_smiles({token: number for number, token in enumerate(tokens)}, text)
+        numbers = {token: number for number, token in enumerate(tokens)}
+        return lambda text: _encode_smiles(numbers, text)
     raise _bad_tokenizer(f"{path} that is neither of BERT's word pieces nor of SMILES")
 
 
@@ -112,7 +134,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _encode_by_gguf(path: Path, text: str, config: Mapping[str, Any]) -> list[int]:
+def _encoder_of_gguf(path: Path, config: Mapping[str, Any]) -> Callable[[str], list[int]]:
     """By the byte-level merges in the metadata `config`, cut beforehand as its `tokenizer.ggml.pre` says."""
     tokenizers = _package()
     about = {name.removeprefix("tokenizer.ggml."): value for name, value in config.items()}
@@ -133,7 +155,33 @@ def _encode_by_gguf(path: Path, text: str, config: Mapping[str, Any]) -> list[in
     tokenizer.add_special_tokens([token for token, kind in kinds if kind in (CONTROL, USER_DEFINED)])
     start = [about["bos_token_id"]] if about.get("add_bos_token") else []
     end = [about["eos_token_id"]] if about.get("add_eos_token") else []
-    return [*start, *tokenizer.encode(text).ids, *end]
+    return lambda text: [*start, *tokenizer.encode(text).ids, *end]
+
+
+def _encoder_of_llama2c(vocabulary: list[tuple[float, bytes]]) -> Callable[[str], list[int]]:
+    """Sentencepiece's byte-pair encoding: of the pairs that are tokens, that of the highest score first.
+
+    As `tokenizers` wants it: a rank for each way to make a token out of two. The text gets a space in front
+    and a first token <s> (`bpe_encode` in llama2.c's `run.c`); characters that are no token are bytes.
+    """
+    tokenizers = _package()
+    specials = ("<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)))
+    pieces = {name: number for number, name in enumerate(specials)}
+    scores: dict[str, float] = {}
+    for number, (score, spelling) in enumerate(vocabulary[len(specials) :], len(specials)):
+        piece = spelling.decode(errors="replace")
+        pieces.setdefault(piece, number)
+        scores.setdefault(piece, score)
+    merges = [
+        (piece[:cut], piece[cut:])
+        for piece in sorted(scores, key=lambda piece: -scores[piece])
+        for cut in range(1, len(piece))
+        if piece[:cut] in scores and piece[cut:] in scores
+    ]
+    model = tokenizers.models.BPE(pieces, merges, unk_token="<unk>", byte_fallback=True)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = tokenizers.normalizers.Prepend(" ")
+    return lambda text: [pieces["<s>"], *tokenizer.encode(text).ids] if text else []
 
 
 def _package() -> Any:

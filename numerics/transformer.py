@@ -1,10 +1,10 @@
 """The forward pass of a whole Transformer in float64 on the CPU, one block's weights in memory at a time.
 
 One pass for every architecture: what differs is data, in `numerics.adapters`. It is the model at inference,
-for one sequence without padding: no dropout, and token type 0 for every token.
+for sequences without padding: no dropout, and token type 0 for every token.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,11 +29,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 """By the names that configs give them."""
+TOKEN_IDS = "token ids (n,) of an integer type"
 
 
 @dataclass(frozen=True, eq=False)
 class BlockStates:
-    """Tokens (n, d) before, in and behind one block, and `layer`, the index of its weights.
+    """Tokens (..., n, d) before, in and behind one block, and `layer`, the index of its weights.
 
     `attention_input` is what attention sees: `before`, normalised where a norm stands before attention.
     `attention_output` is what attention adds to `before`. `after` is `before` of the next block.
@@ -57,11 +58,24 @@ def hidden_states(checkpoint: Checkpoint, tokens: Tensor, depth: int | None = No
     Raises `InputError` if of this checkpoint only attention is known, `tokens` do not fit it, or `depth` is
     out of range; and, as blocks are asked for, if a weight is missing or unusable.
     """
-    model, body = checkpoint.model, _body(checkpoint)
     order = _order(checkpoint, depth)
-    activation = _activation(model)
-    x = embed(checkpoint, tokens)
-    return _blocks(model, body, activation, order, x)
+    return (states for (states,) in _blocks(checkpoint, order, [embed(checkpoint, tokens)]))
+
+
+def hidden_states_of_batches(
+    checkpoint: Checkpoint, batches: Sequence[Float[Tensor, "batch n d"]], depth: int | None = None
+) -> Iterator[list[BlockStates]]:
+    """As `hidden_states` for many sequences, whose embedded tokens are given in batches of one length each.
+
+    The weights of a block are read once and every batch passes it before the next block is read. `embed`
+    gives the tokens. Raises `InputError` as `hidden_states` does.
+    """
+    return _blocks(checkpoint, _order(checkpoint, depth), list(batches))
+
+
+def depth_of(checkpoint: Checkpoint) -> int:
+    """How many blocks tokens pass by default. `InputError` where weights are shared and no config says it."""
+    return len(_order(checkpoint, None))
 
 
 def require_whole(checkpoint: Checkpoint) -> None:
@@ -73,15 +87,31 @@ def embed(checkpoint: Checkpoint, tokens: Tensor) -> Tokens:
     """What the first block is given, for `tokens` as in `hidden_states`, which says what is raised."""
     model, body = checkpoint.model, _body(checkpoint)
     if body.patches is not None:
-        x = _embed_image(checkpoint, body, tokens)
-    elif body.tokens is not None:
-        x = _embed_ids(model, body, tokens)
-    else:
+        return _mapped(model, body, _embed_image(checkpoint, body, tokens))
+    if body.tokens is None:
         return _embedded(model, tokens)
+    if tokens.ndim != 1:
+        raise _bad_tokens(f"shape {tuple(tokens.shape)} of {tokens.dtype}", TOKEN_IDS)
+    return _mapped(model, body, _embed_ids(model, body, tokens))
+
+
+def embed_batch(checkpoint: Checkpoint, ids: Tensor) -> Float[Tensor, "batch n d"]:
+    """`embed` for sequences of token ids (batch, n), with the tables of embeddings read once for all.
+
+    Raises `InputError` as `embed` does, and if the model reads no token ids.
+    """
+    model, body = checkpoint.model, _body(checkpoint)
+    if body.tokens is None or ids.ndim != 2 or ids.numel() == 0:
+        got = f"shape {tuple(ids.shape)} for a {model.adapter.architecture}"
+        raise _bad_tokens(got, "token ids (batch, n) of a model that reads tokens")
+    return _mapped(model, body, _embed_ids(model, body, ids))
+
+
+def _mapped(model: Model, body: Body, x: Float[Tensor, "*batch n e"]) -> Tokens:
     if body.embedding_norm:
-        x = model.norm(body.embedding_norm, x.shape[1])(x)
+        x = model.norm(body.embedding_norm, x.shape[-1])(x)
     if body.embedding_map:
-        x = _linear(model, body.embedding_map, (model.d_model, x.shape[1]), 0, x)
+        x = _linear(model, body.embedding_map, (model.d_model, x.shape[-1]), 0)(x)
     return x
 
 
@@ -93,67 +123,83 @@ def final_norm(checkpoint: Checkpoint, x: Tokens) -> Tokens:
     return model.norm(template, model.d_model)(x)
 
 
-def _blocks(
-    model: Model, body: Body, activation: Callable[[Tensor], Tensor], order: list[int], x: Tokens
-) -> Iterator[BlockStates]:
-    for index in order:
-        states = _block(model, body, activation, index, x)
-        x = states.after
-        yield states
+def _blocks(checkpoint: Checkpoint, order: list[int], xs: list[Tokens]) -> Iterator[list[BlockStates]]:
+    body, activation = _body(checkpoint), _activation(checkpoint.model)
+
+    def steps(xs: list[Tokens]) -> Iterator[list[BlockStates]]:
+        for index in order:
+            states = _block(checkpoint.model, body, activation, index, xs)
+            xs = [state.after for state in states]
+            yield states
+
+    return steps(xs)
 
 
 def _block(
-    model: Model, body: Body, activation: Callable[[Tensor], Tensor], index: int, x: Tokens
-) -> BlockStates:
+    model: Model, body: Body, activation: Callable[[Tensor], Tensor], index: int, xs: list[Tokens]
+) -> list[BlockStates]:
     """One block: `x + attention(norm x)`, then `y + mlp(norm y)`; norms stand behind the sums if post-LN."""
     attention, name = model.layer(index), model.adapter.attention_norm
     if attention.norm is not None:
-        seen = attention.norm(x)
-        added = attention.attend(seen)
-        y = x + added
+        seen = [attention.norm(x) for x in xs]
     elif name is not None:
-        seen = x
-        added = attention.attend(x)
-        y = model.norm(name, model.d_model, index)(x + added)
+        seen = xs
     else:
         raise _only_attention(model)
+    added = [attention.attend(x) for x in seen]
+    ys = [x + more for x, more in zip(xs, added, strict=True)]
+    if attention.norm is None and name is not None:
+        ys = list(map(model.norm(name, model.d_model, index), ys))
     del attention
     norm = model.norm(body.mlp_norm, model.d_model, index)
+    perceptron = _perceptron(model, body, activation, index)
     if model.settings.norm_first:
-        after = y + _perceptron(model, body, activation, index, norm(y))
+        after = [y + perceptron(norm(y)) for y in ys]
     else:
-        after = norm(y + _perceptron(model, body, activation, index, y))
-    return BlockStates(index, x, seen, added, after)
+        after = [norm(y + perceptron(y)) for y in ys]
+    return [BlockStates(index, *states) for states in zip(xs, seen, added, after, strict=True)]
 
 
 def _perceptron(
-    model: Model, body: Body, activation: Callable[[Tensor], Tensor], index: int, x: Tokens
-) -> Tokens:
+    model: Model, body: Body, activation: Callable[[Tensor], Tensor], index: int
+) -> Callable[[Tokens], Tokens]:
     d = model.d_model
-    inner = _linear(model, body.up, (None, d), index, x)
-    if body.gate is None:
-        inner = activation(inner)
-    else:
-        inner = activation(_linear(model, body.gate, (inner.shape[1], d), index, x)) * inner
-    return _linear(model, body.down, (d, inner.shape[1]), index, inner)
+    up = _linear(model, body.up, (None, d), index)
+    gate = None if body.gate is None else _linear(model, body.gate, (up.width, d), index)
+    down = _linear(model, body.down, (d, up.width), index)
+    if gate is None:
+        return lambda x: down(activation(up(x)))
+    return lambda x: down(activation(gate(x)) * up(x))
 
 
-def _linear(
-    model: Model, template: str, shape: tuple[int | None, int | None], index: int, x: Tensor
-) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class _Linear:
+    """A map (out, in) and its bias, called on tokens (..., in)."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def width(self) -> int:
+        return self.weight.shape[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+def _linear(model: Model, template: str, shape: tuple[int | None, int | None], index: int) -> _Linear:
     weight = model.matrix(template, shape, index)
-    bias = model.bias(template, weight.shape[0], index)
-    return functional.linear(x, weight, bias)
+    return _Linear(weight, model.bias(template, weight.shape[0], index))
 
 
 # ---- embedding
 
 
-def _embed_ids(model: Model, body: Body, ids: Tensor) -> Float[Tensor, "n e"]:
-    if body.tokens is None or ids.ndim != 1 or ids.dtype.is_floating_point or ids.dtype.is_complex:
-        raise _bad_tokens(f"shape {tuple(ids.shape)} of {ids.dtype}", "token ids (n,) of an integer type")
-    if len(ids) == 0 or ids.dtype == torch.bool:
-        raise _bad_tokens(f"{len(ids)} ids of {ids.dtype}", "at least one token id")
+def _embed_ids(model: Model, body: Body, ids: Tensor) -> Float[Tensor, "*batch n e"]:
+    if body.tokens is None or ids.dtype.is_floating_point or ids.dtype.is_complex:
+        raise _bad_tokens(f"shape {tuple(ids.shape)} of {ids.dtype}", TOKEN_IDS)
+    if ids.numel() == 0 or ids.dtype == torch.bool:
+        raise _bad_tokens(f"{ids.numel()} ids of {ids.dtype}", "at least one token id")
     x = _rows(model, body.tokens, ids.long(), "a token id") * model.settings.embedding_scale
     if body.positions:
         x = x + _rows(model, body.positions, _positions(model, ids), "a position")
@@ -165,12 +211,12 @@ def _embed_ids(model: Model, body: Body, ids: Tensor) -> Float[Tensor, "n e"]:
 def _positions(model: Model, ids: Tensor) -> Tensor:
     first, padding = model.settings.first_position, model.settings.padding
     if padding is None:
-        return torch.arange(first, first + len(ids))
+        return torch.arange(first, first + ids.shape[-1])
     counted = (ids != padding).long()
-    return counted.cumsum(0) * counted + padding
+    return counted.cumsum(-1) * counted + padding
 
 
-def _rows(model: Model, template: str, numbers: Tensor, what: str) -> Float[Tensor, "n e"]:
+def _rows(model: Model, template: str, numbers: Tensor, what: str) -> Float[Tensor, "*batch n e"]:
     """Rows of a table, alone converted to float64."""
     key, adapter = model.key(template), model.adapter.architecture
     table = usable(model.state[key], key, (None, None), adapter) if key in model.state else None

@@ -17,7 +17,8 @@ from torch.nn.functional import layer_norm, rms_norm
 
 from numerics.errors import InputError
 
-Tokens = Float[Tensor, "n d"]
+Tokens = Float[Tensor, "*batch n d"]
+HeadRows = Float[Tensor, "*batch H n dk"]
 NormKind = Literal["layer", "rms"]
 RotaryLayout = Literal["interleaved", "half-split"]
 
@@ -161,17 +162,37 @@ class AttentionLayer:
         rows = slice(h * self.head_dim, (h + 1) * self.head_dim)
         return Head(self.query[rows], self.key[rows], self.value[rows], self.output[:, rows], self.scale)
 
-    def scores(self, x: Tokens) -> Float[Tensor, "H n n"]:
-        """Scores of row tokens (n, d) as the model computes them, with biases; -inf where masked.
+    def scores(self, x: Tokens) -> Float[Tensor, "*batch H n n"]:
+        """Scores of row tokens (..., n, d) as the model computes them, with biases; -inf where masked.
 
-        Raises `InputError`, as the other two methods do, unless `x` is float64 of this shape.
+        Raises `InputError`, as the other methods do, unless `x` is float64 of this shape.
         """
         return self._scores(x, self.query_bias, self.key_bias)
 
+    def queries_and_keys(self, x: Tokens) -> tuple[HeadRows, HeadRows]:
+        """Each head's queries and keys of row tokens (..., n, d), with biases and not turned."""
+        self._require_tokens(x)
+        queries, keys = _affine(x, self.query, self.query_bias), _affine(x, self.key, self.key_bias)
+        return self._split(queries), self._split(keys)
+
+    def moved_scores(self, x: Tokens) -> Float[Tensor, "*batch H n n"]:
+        """Entry (k, j): the score that the last token's query, at its place, gives key k put at position j.
+
+        Without rotary encoding it is the same for every j; -inf where a window hides position j. The diagonal
+        is the last row of `scores`.
+        """
+        asked, keys = self._last_query(x)
+        return self._unless_hidden(keys @ asked.mT * self.scale)
+
+    def last_scores(self, x: Tokens) -> Float[Tensor, "*batch H n"]:
+        """The last row of `scores`, without the others."""
+        asked, keys = self._last_query(x)
+        return self._unless_hidden((keys * asked).sum(-1) * self.scale)
+
     def attend(self, x: Tokens) -> Tokens:
-        """What attention adds to the residual stream for tokens (n, d), biases included."""
+        """What attention adds to the residual stream for tokens (..., n, d), biases included."""
         mixed = self.scores(x).softmax(-1) @ self._split(_affine(x, self.value, self.value_bias))
-        return _affine(mixed.transpose(0, 1).flatten(1), self.output, self.output_bias)
+        return _affine(mixed.transpose(-3, -2).flatten(-2), self.output, self.output_bias)
 
     def velocity(self, x: Tokens) -> Tokens:
         """`sum_h V_h sum_j P^h_ij x_j`, the right-hand side of the theory's dynamics, without any bias.
@@ -180,7 +201,7 @@ class AttentionLayer:
         rotary encoding.
         """
         mixed = self._scores(x, None, None).softmax(-1) @ self._split(x @ self.value.mT)
-        return mixed.transpose(0, 1).flatten(1) @ self.output.mT
+        return mixed.transpose(-3, -2).flatten(-2) @ self.output.mT
 
     def fold_norm(self) -> "AttentionLayer":
         """The same layer with the gain of the norm before it moved into its maps, which act on columns.
@@ -211,27 +232,45 @@ class AttentionLayer:
         return replace(self, **folded, norm=replace(norm, gain=torch.ones_like(norm.gain), bias=None))
 
     def _scores(self, x: Tokens, query_bias: Tensor | None, key_bias: Tensor | None) -> Tensor:
-        if x.ndim != 2 or x.shape[1] != self.d_model or x.dtype != torch.float64:
-            raise InputError(
-                argument="x",
-                got=f"shape {tuple(x.shape)} of {x.dtype}",
-                expected=f"tokens (n, {self.d_model}) of torch.float64",
-                fix="pass one sequence, converted with .double()",
-            )
+        self._require_tokens(x)
         queries = self._split(_affine(x, self.query, query_bias))
         keys = self._split(_affine(x, self.key, key_bias))
         if self.rotary:
             queries, keys = self.rotary.turn(queries), self.rotary.turn(keys)
         scores = queries @ keys.mT * self.scale
         if self.causal:
-            open_ = torch.ones(scores.shape[1:], dtype=torch.bool).tril()
+            open_ = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
             if self.window is not None:
                 open_ = open_.triu(1 - self.window)
             scores = scores.masked_fill(~open_, -torch.inf)
         return scores
 
-    def _split(self, rows: Float[Tensor, "n hk"]) -> Float[Tensor, "H n dk"]:
-        return rows.unflatten(1, (self.heads, -1)).transpose(0, 1)
+    def _last_query(self, x: Tokens) -> tuple[HeadRows, HeadRows]:
+        """The last token's query, turned as a key at each position sees it, and the keys, not turned."""
+        self._require_tokens(x)
+        keys = self._split(_affine(x, self.key, self.key_bias))
+        asked = self._split(_affine(x[..., -1:, :], self.query, self.query_bias)).expand_as(keys)
+        if self.rotary:
+            asked = self.rotary.turn(asked).flip(-2)  # q^T R_(j-last) k = (R_(last-j) q)^T k
+        return asked, keys
+
+    def _unless_hidden(self, scores: Tensor) -> Tensor:
+        """Of the last query: -inf at the positions that a window hides from it."""
+        if self.causal and self.window is not None:
+            scores[..., : max(0, scores.shape[-1] - self.window)] = -torch.inf
+        return scores
+
+    def _require_tokens(self, x: Tokens) -> None:
+        if x.ndim < 2 or x.shape[-1] != self.d_model or x.dtype != torch.float64:
+            raise InputError(
+                argument="x",
+                got=f"shape {tuple(x.shape)} of {x.dtype}",
+                expected=f"tokens (n, {self.d_model}) of torch.float64, or a batch of such",
+                fix="pass sequences of one length, converted with .double()",
+            )
+
+    def _split(self, rows: Float[Tensor, "*batch n hk"]) -> HeadRows:
+        return rows.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

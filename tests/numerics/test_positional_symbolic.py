@@ -13,11 +13,13 @@ from numerics.encodings import rotary_frequencies, rotary_turns
 from numerics.positional_symbolic import (
     KINDS,
     behaviour,
+    behaviour_of_reruns,
     deviations,
     logit_variance,
     mean_square_deviations,
     rotary_logits,
     rotary_pair_logits,
+    swap_blocks,
 )
 
 
@@ -195,6 +197,158 @@ def test_any_leading_axes_and_float32():
     close(behaviour(M.float(), 4, 0.1).positional.double(), found.positional, 1e-5)
 
 
+# The centred score
+
+
+def contrast(pair, of):
+    """Of two block means."""
+    return (pair[0] - pair[1]) / (pair[0] + pair[1]) if of == "weights" else pair[0] - pair[1]
+
+
+def centred_directly(M, blocks, temperature, of):
+    """The centred score of one head, in loops, from softmaxes taken anew after each swap."""
+    m = len(M)
+    size = m // blocks
+
+    def levels(logits):
+        values = torch.softmax(logits, 0) if of == "weights" else logits
+        return values.view(blocks, size).mean(1)
+
+    d, parts = levels(M.diagonal()), []
+    for i in range(blocks):
+        for j in range(i + 1, blocks):
+            after = levels(M[swap(size, i, j, m), torch.arange(m)])
+            parts.append(((d[i] - d[j]).abs(), contrast(d[[i, j]], of), contrast(after[[i, j]], of)))
+    gap, before, after = torch.tensor(parts, dtype=torch.float64).T
+    weight = torch.softmax(gap / temperature, 0)
+    return 2 * weight @ (before * after) / (weight @ (before**2 + after**2))
+
+
+@pytest.mark.parametrize("of", KINDS)
+@pytest.mark.parametrize(("m", "blocks"), [(2, 2), (6, 3), (12, 4)])
+def test_the_centred_score_is_that_of_the_definition(m, blocks, of):
+    M = 2 * randn(5, m, m, seed=m + blocks)
+    close(
+        behaviour(M, blocks, 0.3, of).centred,
+        torch.stack([centred_directly(M[h], blocks, 0.3, of) for h in range(5)]),
+        1e-9,
+    )
+
+
+@pytest.mark.parametrize("of", KINDS)
+@pytest.mark.parametrize("contrast", [1e-6, 1e-3, 1.0, 30.0])
+def test_the_centred_score_of_a_pure_head_is_one_whatever_the_contrast_of_its_blocks(contrast, of):
+    """Where the block means are nearly alike, the two other scores are both nearly 1."""
+    own = 1 + contrast * randn(4, 12, seed=21)
+    for make, sign in [(positional, 1.0), (symbolic, -1.0)]:
+        found = behaviour(make(own), 6, 0.05, of)
+        close(found.centred, torch.full((4,), sign).double(), 1e-9)  # 1e-10 of rounding in contrasts of 1e-6
+        if contrast <= 1e-3:
+            assert (torch.minimum(found.positional, found.symbolic) > 0.999).all()
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_the_centred_score_of_a_uniform_head_is_neutral(of):
+    """Also where its logits are equal up to rounding."""
+    exact = torch.full((3, 8, 8), 0.7).double()
+    for M in (exact, 0 * exact, exact + 1e-16 * randn(3, 8, 8, seed=22), exact * (1 + 2e-16)):
+        close(behaviour(M, 4, 0.1, of).centred, torch.zeros(3).double())
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_the_centred_score_of_mixtures_falls_through_zero_in_the_middle(of):
+    own = randn(5, 6, seed=23).exp().repeat_interleave(2, -1)
+    shares = torch.linspace(0, 1, 21, dtype=torch.float64)[:, None, None, None]
+    found = behaviour(mixture(own, shares), 6, 0.1, of).centred
+    assert (found.diff(dim=0) < 0).all()
+    close(found, -found.flip(0))
+    close(found[[0, 10, 20]], torch.tensor([1.0, 0, -1]).double()[:, None].expand(3, 5))
+
+
+def test_of_unrelated_content_and_position_the_centred_score_is_near_zero():
+    """Swaps that give block means drawn anew: 200 heads of 28 pairs each, so a standard error near 0.02."""
+    assert behaviour(randn(200, 8, 8, seed=24), 8, 1e9, "logits").centred.mean().abs() < 0.1
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_a_constant_added_to_all_logits_leaves_the_centred_score(of):
+    M = randn(3, 8, 8, seed=4)
+    close(behaviour(M, 4, 1e9, of).centred, behaviour(M + 5, 4, 1e9, of).centred)
+
+
+@pytest.mark.parametrize("of", KINDS)
+@pytest.mark.parametrize("size", [1e-200, 1e-3, 1e200])
+def test_the_centred_score_is_finite_at_every_scale(size, of):
+    found = behaviour(symbolic(size * torch.arange(1.0, 9).double()), 4, 0.1, of).centred
+    assert found == pytest.approx(-1 if of == "logits" or size > 1e-200 else 0, abs=1e-12)
+
+
+# A span, texts and reruns
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_keys_outside_the_span_stay_and_count_in_the_softmax(of):
+    M = 2 * randn(11, 11, seed=25)
+    found = behaviour(M, 3, 0.1, of, span=(3, 9))
+    own = M.diagonal()
+
+    def levels(content):
+        logits = M[content, torch.arange(11)]
+        values = torch.softmax(logits, 0) if of == "weights" else logits
+        return values[3:9].view(3, 2).mean(1)
+
+    d, rows = levels(torch.arange(11)), []
+    for i, j in [(0, 1), (0, 2), (1, 2)]:
+        content = swap_blocks(torch.arange(11), i, j, 3, (3, 9))
+        before, after = d[[i, j]], levels(content)[[i, j]]
+        cosines = [torch.cosine_similarity(after, other, dim=0) for other in (before, before.flip(0))]
+        rows.append(torch.stack([(d[i] - d[j]).abs(), *cosines]))
+    gap, first, second = torch.stack(rows).T
+    weight = torch.softmax(gap / 0.1, 0)
+    close(found.positional, weight @ first)
+    close(found.symbolic, weight @ second)
+    close(found.entropy, -(own.softmax(0) * own.log_softmax(0)).sum())
+    hidden = M.clone()
+    hidden[:, :3] = -torch.inf  # a sliding window hides the keys before the span
+    assert behaviour(hidden, 3, 0.1, of, span=(3, 9)).positional.isfinite()
+
+
+def test_swap_blocks_moves_both_blocks_at_once():
+    ids = torch.tensor([9, 0, 1, 2, 3, 4, 5, 8])
+    assert swap_blocks(ids, 0, 2, 3, (1, 7)).tolist() == [9, 4, 5, 2, 3, 0, 1, 8]
+    assert swap_blocks(ids, 1, 1, 4).tolist() == ids.tolist()
+    assert swap_blocks(ids.view(2, 4), 0, 1, 2).tolist() == [[1, 2, 9, 0], [5, 8, 3, 4]]
+    assert ids.tolist() == [9, 0, 1, 2, 3, 4, 5, 8]
+    for size in (1, 2):
+        order = swap_blocks(torch.arange(3 * size), 0, 2, 3)
+        assert order.tolist() == swap(size, 0, 2, 3 * size).tolist()
+        assert order.tolist() != careless_swap(size, 0, 2, 3 * size).tolist()
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_reruns_in_which_only_keys_move_score_as_swapped_keys_do(of):
+    M, span = 2 * randn(2, 3, 10, 10, seed=26), (1, 9)
+    pairs = torch.triu_indices(4, 4, 1).T.tolist()
+    contents = torch.stack([swap_blocks(torch.arange(10), i, j, 4, span) for i, j in pairs])
+    rows = M[..., contents, torch.arange(10)]
+    found = behaviour_of_reruns(M.diagonal(dim1=-2, dim2=-1), rows, 4, 0.2, of, span)
+    expected = behaviour(M, 4, 0.2, of, span)
+    for name in ("positional", "symbolic", "centred", "entropy"):
+        close(getattr(found, name), getattr(expected, name))
+
+
+def test_reruns_may_shift_all_logits_of_a_text():
+    """A rerun's softmax has its own denominator: no score of weights sees it."""
+    M = randn(6, 6, seed=27)
+    contents = torch.stack([swap_blocks(torch.arange(6), i, j, 3) for i, j in [(0, 1), (0, 2), (1, 2)]])
+    rows = M[contents, torch.arange(6)]
+    plain, shifted = (
+        behaviour_of_reruns(M.diagonal(), r, 3, 0.2) for r in (rows, rows + torch.tensor([[1.0], [-2], [3]]))
+    )
+    close(plain.positional, shifted.positional)
+    close(plain.centred, shifted.centred)
+
+
 # Rotary heads
 
 
@@ -220,6 +374,13 @@ def test_the_logits_of_the_frequencies_add_up_to_the_head(layout):
     turned = rotary_pair_logits(query[0, 0, :2], keys[0, 0, :, :2], torch.ones(1).double())
     close(turned[0], rotary_logits(query[0, 0, :2], keys[0, 0, :, :2], turns))
     assert (one - turned).abs().max() > 0.1
+
+
+def test_a_query_at_the_last_key_sees_it_unturned():
+    query, keys, turns = randn(2, 6, seed=28), randn(2, 7, 6, seed=29), rotary_turns(8, 6, base=30.0)
+    found = rotary_pair_logits(query, keys, rotary_frequencies(6, 30.0), position=6).sum(-3)
+    close(found[..., 6], (keys @ query[..., None])[..., 0])
+    close(found[..., :6, :6], rotary_logits(query, keys[:, :6], turns))
 
 
 def test_equal_keys_make_a_rotary_head_positional_and_no_turning_makes_it_symbolic():
@@ -290,6 +451,17 @@ TURNS, FREQUENCIES = torch.zeros(7, 4, 4).double(), torch.zeros(2).double()
         ("temperature", lambda: behaviour(SQUARE, 2, math.nan)),
         ("temperature", lambda: behaviour(SQUARE, 2, math.inf)),
         ("of", lambda: behaviour(SQUARE, 2, 0.1, "weight")),
+        ("span", lambda: behaviour(SQUARE, 2, 0.1, span=(2, 8))),
+        ("span", lambda: behaviour(SQUARE, 2, 0.1, span=(4, 4))),
+        ("span", lambda: behaviour(SQUARE, 2, 0.1, span=(-2, 4))),
+        ("blocks", lambda: behaviour(SQUARE, 2, 0.1, span=(1, 4))),
+        ("swapped", lambda: behaviour_of_reruns(QUERY, KEYS[..., :3, :], 4, 0.1)),
+        ("swapped", lambda: behaviour_of_reruns(QUERY, KEYS.float(), 4, 0.1)),
+        ("of", lambda: behaviour_of_reruns(QUERY, KEYS, 4, 0.1, "weight")),
+        ("i", lambda: swap_blocks(torch.arange(6), 3, 0, 3)),
+        ("j", lambda: swap_blocks(torch.arange(6), 0, -1, 3)),
+        ("blocks", lambda: swap_blocks(torch.arange(6), 0, 1, 4)),
+        ("sequence", lambda: swap_blocks([0, 1], 0, 1, 2)),
         ("keys", lambda: rotary_logits(QUERY, KEYS[:1], TURNS)),
         ("keys", lambda: rotary_logits(QUERY, KEYS.float(), TURNS)),
         ("turns", lambda: rotary_logits(QUERY, KEYS, TURNS[:6])),

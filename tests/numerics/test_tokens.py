@@ -1,6 +1,7 @@
 """Text to token ids, by every kind of tokenizer that may lie beside a model."""
 
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from numerics.errors import InputError
 from numerics.fetch import SOURCES, Source, UnavailableError, fetch
 from numerics.states import open_model
-from numerics.tokens import encode, read_ids
+from numerics.tokens import encode, encoder, read_ids
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
@@ -215,6 +216,59 @@ def test_a_missing_file_of_ids_is_refused(tmp_path: Path):
         read_ids(tmp_path / "ids.txt", 5)
 
 
+# ---- llama2.c
+
+PIECES = {" ": -9.0, "a": -9.0, "b": -9.0, "ab": -1.0, " a": -2.0, "abab": -3.0, "ba": -4.0}
+
+
+def save_llama2c(folder: Path, behind: bool, cut: int = 0) -> Path:
+    """A model of one layer with all weights 0, and the tokenizer behind it or beside it."""
+    tokens = [
+        (0.0, b"<unk>"),
+        (0.0, b"\n<s>\n"),
+        (0.0, b"\n</s>\n"),
+        *((0.0, bytes([n])) for n in range(256)),
+    ]
+    tokens += [(score, piece.encode()) for piece, score in PIECES.items()]
+    content = struct.pack("<i", 7)
+    for score, spelling in tokens:
+        content += struct.pack("<fi", score, len(spelling)) + spelling
+    content = content[: len(content) - cut]
+    count = 2 * len(tokens) + 4 * 4 + 3 * 2 * 2 + 3 * 2 + 2 * 4  # with 4 rotary angles, twice
+    weights = struct.pack("<7i", 2, 2, 1, 1, 1, len(tokens), 4) + bytes(4 * count)
+    (folder / "model.bin").write_bytes(weights + content * behind)
+    if not behind:
+        (folder / "tokenizer.bin").write_bytes(content)
+    return folder / "model.bin"
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_a_llama2c_file_brings_its_tokenizer(tmp_path: Path, behind: bool):
+    """Pairs join in the order of their scores: "ab" before " a" and "ba", "abab" behind both."""
+    found = encoder(save_llama2c(tmp_path, behind))
+    number = {piece: 259 + place for place, piece in enumerate(PIECES)}
+    expected = {
+        "a": [number[" a"]],
+        "ab": [number[" "], number["ab"]],
+        "abab": [number[" "], number["abab"]],
+        "ba": [number[" "], number["ba"]],
+        "aab": [number[" a"], number["ab"]],
+        "éa": [number[" "], *(3 + byte for byte in "é".encode()), number["a"]],
+        "a a": [number[" a"], number[" a"]],
+    }
+    assert {text: found(text) for text in expected} == {text: [1, *ids] for text, ids in expected.items()}
+    with pytest.raises(InputError, match="at least one token"):
+        found("")
+
+
+def test_a_llama2c_file_without_or_with_half_a_tokenizer_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="breaks off at token 265"):
+        encoder(save_llama2c(tmp_path, True, cut=1))
+    path = save_llama2c(tmp_path, False)
+    path.with_name("tokenizer.bin").unlink()
+    assert_refused(path, "without tokenizer.bin beside it")
+
+
 # ---- the real ones
 
 
@@ -252,3 +306,11 @@ def test_the_cached_smollm2_agrees_with_transformers():
     config = open_model(path)[1]
     for text in ("Don't stop: 3.14, ünïcödé 漢字\n\n\tx = f(12)  ", "<|im_start|>user\nHi<|im_end|>"):
         assert encode(path, text, config) == theirs(text).input_ids
+
+
+def test_the_cached_stories15m_brings_llamas_tokenizer():
+    """Ids of sentencepiece with Llama's model, as in llama2.c's own tests (`test.c`)."""
+    found = encoder(cached("stories15m"))
+    assert found("I believe the meaning of life is") == [1, 306, 4658, 278, 6593, 310, 2834, 338]
+    ids = [1, 3439, 17632, 1925, 29892, 278, 6368, 310, 14215, 537, 5922, 393, 29871]
+    assert found("Simply put, the theory of relativity states that ") == ids
