@@ -24,13 +24,16 @@ from numerics.errors import InputError
 from numerics.fetch import FetchError
 from numerics.layerwise import SCENARIOS as POSITIVE
 from numerics.store import write_file
-from numerics.training.config import Grid, Run, read_grid
-from numerics.training.cost import cost, require_possible
+from numerics.training.canonical import CanonicalGrid, Group, is_canonical, make_canonical
+from numerics.training.config import Grid, Run, make_grid, read_config
+from numerics.training.cost import canonical_cost, cost, require_possible
 from numerics.training.data import load
 from numerics.training.loop import MAPPING, WEIGHTS, World, result
 from numerics.training.loop import train as train_run
 from tokendyn.audit import audit
 from tokendyn.sweep_text import duration
+from tokendyn.train_canonical import FIGURE as CANONICAL_FIGURE
+from tokendyn.train_canonical import canonical_markdown, canonical_tables, print_canonical, run_groups
 from tokendyn.train_text import Row, markdown, print_cost, print_summary
 
 AUDIT = "audit.json"
@@ -191,6 +194,23 @@ def write_tables(found: dict[str, list[Row]], grid: Grid, results: Path) -> list
     files[results / FIGURE / f"{grid.name}.csv"] = _csv(found["curves"])
     files[own / "summary.md"] = markdown(found["runs"], grid.name, found["layers"])
     files[own / "config.json"] = json.dumps(grid.config, indent=1) + "\n"
+    return _write(files)
+
+
+def write_canonical(found: dict[str, list[Row]], grid: CanonicalGrid, results: Path) -> list[Path]:
+    """runs.csv, summary.md and config.json, and the file of the figure."""
+    own = results / "training" / grid.name
+    return _write(
+        {
+            own / "runs.csv": _csv(found["runs"]),
+            results / CANONICAL_FIGURE / f"{grid.name}.csv": _csv(found["accuracy"]),
+            own / "summary.md": canonical_markdown(found, grid),
+            own / "config.json": json.dumps(grid.config) + "\n",
+        }
+    )
+
+
+def _write(files: dict[Path, str]) -> list[Path]:
     for path, text in files.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,7 +254,7 @@ def lock(out: Path) -> Iterator[None]:
 class Told:
     """A bar with the time left on a terminal, elsewhere a line for each run, and now and then within one."""
 
-    def __init__(self, grid: Grid, console: Console) -> None:
+    def __init__(self, grid: Grid | CanonicalGrid, console: Console) -> None:
         self.console, self.grid, self.runs, self.steps, self.finished = console, grid, 0, 0, 0
         columns = (TextColumn("steps"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
@@ -247,13 +267,21 @@ class Told:
             self._say(f"{self.steps:,} of {self.grid.steps:,} steps")
 
     def report(self, run: Run, done: dict[str, Any]) -> None:
-        self.runs += 1
-        self.finished += run.task.steps
-        self._count(max(self.steps, self.finished))
-        total = len(self.grid.runs)
         value = next(v for _, metric, v in done["rows"] if metric.startswith("test"))
-        place = f"[{self.runs:{len(str(total))}}/{total}]"
-        self._say(f"{place} {run.name}: test {value:.3f} {run.task.metric}, {done['seconds']:.0f} s")
+        text = f"{run.name}: test {value:.3f} {run.task.metric}"
+        self._finished(1, run.task.steps, text, done["seconds"])
+
+    def report_group(self, group: Group, done: dict[str, Any]) -> None:
+        runs = len(group.frequencies)
+        text = f"{group.name}: {runs} sets of frequencies"
+        self._finished(runs, runs * group.problem.steps, text, done["seconds"])
+
+    def _finished(self, runs: int, steps: int, text: str, seconds: float) -> None:
+        self.runs += runs
+        self.finished += steps
+        self._count(max(self.steps, self.finished))
+        total = self.grid.count
+        self._say(f"[{self.runs:{len(str(total))}}/{total}] {text}, {seconds:.0f} s")
 
     def _count(self, steps: int) -> None:
         self.steps = steps
@@ -305,36 +333,66 @@ def train(
     yes: bool,
     figure: bool,
 ) -> None:
-    """Train small models with and without the refinements, and compare them.
+    """Train small models, with and without the refinements, or on canonical tasks, and compare them.
 
-    CONFIG is tiny, small, paper, or a TOML file (docs/training.md). Every scenario, encoding, task and seed
-    is one run. It may be killed at any moment: the same command goes on from the last checkpoints, with the
-    same result to the last bit. Under torchrun (`torchrun --nproc-per-node 2 -m tokendyn.train CONFIG`) the
-    processes share every batch.
+    CONFIG is tiny, small, paper, canonical, or a TOML file (docs/training.md). Every scenario, encoding, task
+    and seed is one run; of canonical tasks, every set of frequencies. It may be killed at any moment: the
+    same command goes on from what is there, with the same result to the last bit. Under torchrun
+    (`torchrun --nproc-per-node 2 -m tokendyn.train CONFIG`) the processes share every batch.
     """
-    grid = read_grid(config)
+    name, given = read_config(config)
+    grid = make_canonical(name, given) if is_canonical(given) else make_grid(name, given)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _require_device(device)
     console = Console() if Console().is_terminal else Console(width=110)
-    world, device = _world(device)
+    if isinstance(grid, CanonicalGrid):
+        _require_one_process()
+        world = World()
+    else:
+        world, device = _world(device)
     processes = 1 if torch.device(device).type == "cuda" else world.size
     if world.size == 1 and torch.device(device).type == "cpu":
-        processes = min(jobs or workers.cores(), len(grid.runs))
-    estimated = cost(grid, device)
+        tasks = len(grid.groups) if isinstance(grid, CanonicalGrid) else len(grid.runs)
+        processes = min(jobs or workers.cores(), tasks)
+    canonical = isinstance(grid, CanonicalGrid)
+    estimated = canonical_cost(grid, device) if canonical else cost(grid, device)
     if world.rank == 0:
         print_cost(grid, estimated, device, processes, console)
     if dry_run:
         return
     require_possible(grid, estimated, device, processes, yes)
-    folder = Path(out or Path("training", grid.name))
+    folder, tables_in = Path(out or Path("training", grid.name)), Path(results)
+    if canonical:
+        _train_canonical(grid, folder, tables_in, processes, device, console)
+    else:
+        _train_refinements(grid, folder, tables_in, processes, device, world, console)
+    if figure and world.rank == 0 and tables_in == Path("results"):  # which the figure reads
+        _draw(CANONICAL_FIGURE if canonical else FIGURE, console)
+
+
+def _train_canonical(
+    grid: CanonicalGrid, folder: Path, results: Path, jobs: int, device: str, console: Console
+) -> None:
+    with lock(folder):
+        with (told := Told(grid, console)).bar:
+            run_groups(grid, folder, jobs=jobs, device=device, report=told.report_group)
+        found = canonical_tables(grid, folder, device)
+        written = write_canonical(found, grid, results)
+    print_canonical(found, grid, console)
+    console.print(f"written: {', '.join(map(str, written))}", markup=False)
+
+
+def _train_refinements(
+    grid: Grid, folder: Path, results: Path, jobs: int, device: str, world: World, console: Console
+) -> None:
     if world.rank == 0:
         with lock(folder):
             _prepare(grid, world)
             with (told := Told(grid, console)).bar:
                 options = {"device": device, "world": world, "report": told.report, "progress": told.advance}
-                run_grid(grid, folder, jobs=processes, **options)
+                run_grid(grid, folder, jobs=jobs, **options)
             found = tables(grid, folder, device, world)
-            written = write_tables(found, grid, Path(results))
+            written = write_tables(found, grid, results)
         print_summary(found["runs"], console)
         console.print(f"written: {', '.join(map(str, written))}", markup=False)
     else:
@@ -342,8 +400,13 @@ def train(
         run_grid(grid, folder, device=device, world=world)
     if world.size > 1:
         dist.destroy_process_group()
-    if figure and world.rank == 0 and Path(results) == Path("results"):  # which the figure reads
-        _draw(console)
+
+
+def _require_one_process() -> None:
+    size = os.environ.get("WORLD_SIZE", "1")
+    if int(size) > 1:
+        got, expected = f"{size} processes of torchrun", "one: canonical tasks share no batch"
+        raise InputError("config", got, expected, "run tokendyn train itself, with --jobs")
 
 
 def _prepare(grid: Grid, world: World) -> None:
@@ -355,12 +418,12 @@ def _prepare(grid: Grid, world: World) -> None:
         dist.barrier()
 
 
-def _draw(console: Console) -> None:
+def _draw(figure: str, console: Console) -> None:
     found = list(entry_points(group="tokendyn.commands", name="figures"))
     if not found:
         console.print("the figures are not installed")
         return
-    found[0].load().main([FIGURE], standalone_mode=False)
+    found[0].load().main([figure], standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from flint import arb
 from rich.console import Console
 from rich.table import Table
 
+from numerics.training.canonical import CanonicalGrid
 from numerics.training.config import ENCODINGS, SCENARIOS, Grid
 from numerics.training.cost import Cost
 from tokendyn.sweep_text import duration, size
@@ -29,7 +30,11 @@ class Interval:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f}" + ("" if math.isnan(self.half) else f" ± {self.half:.3f}")
+        return f"{self:.3f}"
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or ".3f"
+        return f"{self.mean:{spec}}" + ("" if math.isnan(self.half) else f" ± {self.half:{spec}}")
 
     @property
     def resolved(self) -> bool:
@@ -215,10 +220,12 @@ def print_summary(rows: Sequence[Row], console: Console) -> None:
     console.print(promises(rows), markup=False)
 
 
-def print_cost(grid: Grid, found: Cost, device: str, processes: int, console: Console) -> None:
+def print_cost(
+    grid: Grid | CanonicalGrid, found: Cost, device: str, processes: int, console: Console
+) -> None:
     """What the grid would take."""
     console.print(
-        f"{len(grid.runs)} runs, {grid.steps:,} steps, {found.operations:.2g} operations; the largest model "
+        f"{grid.count} runs, {grid.steps:,} steps, {found.operations:.2g} operations; the largest model "
         f"has {found.parameters:,} parameters and takes about {size(found.memory)}"
     )
     time = duration(found.seconds / processes)

@@ -13,7 +13,9 @@ from numerics.sweep_plan import Knob, check_keys
 
 FOLDER = Path(__file__).parent
 SIZES = ("tiny", "small", "paper")
-"""The configurations that come with the package."""
+"""The grids of refinements that come with the package."""
+CONFIGS = (*SIZES, "canonical")
+"""All configurations that come with the package."""
 
 SCENARIOS = ("unconstrained", *POSITIVE)
 ENCODINGS = ("absolute", "rotary", "rotary+D")
@@ -23,30 +25,31 @@ IMAGES = ("mnist", "cifar10", "synthetic-images")
 ANTISYMMETRIC = ("none", "scores", "values", "both")
 
 
-def _count(default: int, least: int = 1) -> Knob:
+def count(default: int, least: int = 1) -> Knob:
+    """A whole number that is at least `least`."""
     return Knob(default, lambda value: value >= least, f"a whole number ≥ {least}")
 
 
 TASK = {
-    "d_model": _count(64),
-    "heads": _count(4),
-    "head_size": _count(16),
-    "layers": _count(2),
-    "width": _count(256),
-    "context": _count(64, 2),
-    "patch": _count(7),
-    "batch": _count(32),
-    "steps": _count(300),
-    "warmup": _count(30, 0),
+    "d_model": count(64),
+    "heads": count(4),
+    "head_size": count(16),
+    "layers": count(2),
+    "width": count(256),
+    "context": count(64, 2),
+    "patch": count(7),
+    "batch": count(32),
+    "steps": count(300),
+    "warmup": count(30, 0),
     "learning_rate": Knob(2e-3, lambda value: 0 < value < 1, "a number between 0 and 1"),
     "weight_decay": Knob(0.01, lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "dropout": Knob(0.0, lambda value: 0 <= value < 1, "a number in [0, 1)"),
     "antisymmetric": Knob(
         "scores", lambda value: value in ANTISYMMETRIC, "one of " + ", ".join(ANTISYMMETRIC)
     ),
-    "evaluate_every": _count(100),
-    "evaluate": _count(256, 2),
-    "checkpoint_every": _count(100),
+    "evaluate_every": count(100),
+    "evaluate": count(256, 2),
+    "checkpoint_every": count(100),
     "data": Knob("", lambda value: True, "a path"),
 }
 """The settings of a task besides its encodings."""
@@ -114,6 +117,11 @@ class Grid:
     config: dict[str, Any]
 
     @property
+    def count(self) -> int:
+        """Of runs."""
+        return len(self.runs)
+
+    @property
     def steps(self) -> int:
         """Of the optimizer, in all runs together."""
         return sum(run.task.steps for run in self.runs)
@@ -121,31 +129,32 @@ class Grid:
 
 def read_grid(name_or_path: str | Path) -> Grid:
     """One of the configurations in `SIZES`, or the TOML file at a path. InputError if it cannot be used."""
-    known = str(name_or_path) in SIZES
+    return make_grid(*read_config(name_or_path))
+
+
+def read_config(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
+    """Name and content, as TOML gives it, of one of `CONFIGS` or of a file. InputError if it is not TOML."""
+    known = str(name_or_path) in CONFIGS
     path = FOLDER / f"{name_or_path}.toml" if known else Path(name_or_path)
     fix = "see docs/training.md for the entries"
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         if path.suffix != ".toml" and "/" not in str(path):
-            check_choice("config", str(path), SIZES)
+            check_choice("config", str(path), CONFIGS)
         raise InputError(
-            "config", f"{path}: {error.strerror}", f"one of {', '.join(SIZES)}, or a TOML file", fix
+            "config", f"{path}: {error.strerror}", f"one of {', '.join(CONFIGS)}, or a TOML file", fix
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError("config", f"{path}: {error}", "a TOML file", fix) from error
-    return make_grid(path.stem, given)
+    return path.stem, given
 
 
 def make_grid(name: str, given: Mapping[str, Any]) -> Grid:
     """The grid for a configuration as TOML gives it. InputError for an entry that cannot be used."""
     check_keys("config", given, ("scenarios", "seeds", "tasks"))
     scenarios = _names("scenarios", given.get("scenarios", list(SCENARIOS)), SCENARIOS)
-    seeds = given.get("seeds", [0, 1, 2])
-    if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds):
-        raise InputError("seeds", repr(seeds), "a list of different whole numbers ≥ 0", "e.g. [0, 1, 2]")
-    for seed in seeds:
-        Knob(0, lambda value: 0 <= value < 2**31, "a whole number from 0 to 2147483647").check("seeds", seed)
+    seeds = seeds_of(given)
     tables = given.get("tasks")
     if not isinstance(tables, Mapping) or not tables:
         raise InputError("tasks", repr(tables), "a table for each task", "write [tasks.enwik8]")
@@ -160,6 +169,16 @@ def make_grid(name: str, given: Mapping[str, Any]) -> Grid:
             _require_inertia(task, scenarios)
     config = {"scenarios": scenarios, "seeds": seeds, "tasks": filled}
     return Grid(name, tuple(runs), config)
+
+
+def seeds_of(given: Mapping[str, Any]) -> list[int]:
+    """The seeds of a configuration. InputError if they are not different whole numbers."""
+    seeds = given.get("seeds", [0, 1, 2])
+    if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) < len(seeds):
+        raise InputError("seeds", repr(seeds), "a list of different whole numbers ≥ 0", "e.g. [0, 1, 2]")
+    for seed in seeds:
+        Knob(0, lambda value: 0 <= value < 2**31, "a whole number from 0 to 2147483647").check("seeds", seed)
+    return seeds
 
 
 def _names(argument: str, given: object, known: tuple[str, ...]) -> list[str]:

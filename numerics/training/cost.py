@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from numerics.errors import InputError
+from numerics.training.canonical import CanonicalGrid, Group
 from numerics.training.config import Grid, Run
 
 LONG = 2 * 3600.0
@@ -15,6 +16,8 @@ UTILISATION = {"cpu": 0.35, "cuda": 0.15}
 """Assumed share of the speed of large matrix products."""
 OVERHEAD = {"cpu": 0.002, "cuda": 0.003}
 """Assumed seconds for each block and step besides: some hundred small operations, forward and backward."""
+EACH = 0.0004
+"""Assumed seconds for each run and step of canonical tasks, whose tensors are small, besides `OVERHEAD`."""
 IMAGE = {"mnist": (28, 1, 10), "cifar10": (32, 3, 10), "synthetic-images": (8, 1, 4)}
 """Height and width, channels, classes."""
 
@@ -81,7 +84,47 @@ def cost(grid: Grid, device: str = "cpu") -> Cost:
     )
 
 
-def require_possible(grid: Grid, found: Cost, device: str, processes: int, long: bool) -> None:
+def canonical_cost(grid: CanonicalGrid, device: str = "cpu") -> Cost:
+    """Of canonical tasks; nearly all of their time goes into small operations, not into products."""
+    kind = torch.device(device).type
+    steps = sum(group.problem.steps for group in grid.groups)
+    operations = sum(
+        _group_operations(group) * len(group.frequencies) * group.problem.steps for group in grid.groups
+    )
+    parameters = max(map(group_parameters, grid.groups))
+    memory = max(
+        4 * len(group.frequencies) * (4 * group_parameters(group) + 20 * _pairs_of_tokens(group))
+        for group in grid.groups
+    )
+    seconds = steps * OVERHEAD.get(kind, OVERHEAD["cuda"]) + grid.steps * EACH
+    return Cost(operations, parameters, memory, seconds)
+
+
+def group_parameters(group: Group) -> int:
+    """Of one model of the group."""
+    problem = group.problem
+    inputs = problem.symbols + (0 if problem.name == "index" else problem.attributes)
+    rows = inputs + problem.questions + 4 * group.pairs + problem.d_model + problem.answers
+    return rows * problem.d_model
+
+
+def _pairs_of_tokens(group: Group) -> int:
+    return group.problem.batch * group.problem.positions * group.pairs
+
+
+def _group_operations(group: Group) -> float:
+    """Of one model and step, forward and backward: scores and mean from one-hot tokens, tables, answers."""
+    problem, d = group.problem, group.problem.d_model
+    inputs = problem.symbols + (0 if problem.name == "index" else problem.attributes)
+    per_token = 2 * inputs * (2 * group.pairs + 1) + 12 * group.pairs
+    tables = 2 * inputs * d * (2 * group.pairs + d + problem.answers)
+    answers = 2 * (inputs + problem.questions) * problem.answers
+    return 3 * (problem.batch * (problem.positions * per_token + answers) + tables)
+
+
+def require_possible(
+    grid: Grid | CanonicalGrid, found: Cost, device: str, processes: int, long: bool
+) -> None:
     """InputError if the runs do not fit into memory, or, unless `long`, take longer than `LONG`."""
     if torch.device(device).type == "cuda":
         room = torch.cuda.get_device_properties(device).total_memory

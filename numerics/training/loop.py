@@ -83,9 +83,9 @@ def result(run: Run, folder: Path, device: str = "cpu", world: World | None = No
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise _foreign(folder / DONE, f"a file that cannot be read ({error})") from error
+        raise foreign(folder / DONE, f"a file that cannot be read ({error})") from error
     if done.get("identity") != run_identity(run, device, world or World()):
-        raise _foreign(folder / DONE, "a run of another configuration, device or version")
+        raise foreign(folder / DONE, "a run of another configuration, device or version")
     return done
 
 
@@ -282,9 +282,9 @@ class _Training:
         try:
             found = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:  # the unpickler raises anything
-            raise _foreign(path, f"a damaged file ({type(error).__name__})") from error
+            raise foreign(path, f"a damaged file ({type(error).__name__})") from error
         if found.get("identity") != self.identity:
-            raise _foreign(path, "a run of another configuration, device or version")
+            raise foreign(path, "a run of another configuration, device or version")
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.course = Course(**found["course"])
@@ -346,6 +346,7 @@ def _json(data: Any) -> bytes:
     return (json.dumps(data, indent=1, allow_nan=False) + "\n").encode()
 
 
-def _foreign(path: Path, got: str) -> InputError:
+def foreign(path: Path, got: str) -> InputError:
+    """The error for a file of a run that is not this one."""
     expected = "an empty folder, or one of the same configuration"
     return InputError("out", f"{path}: {got}", expected, "name another folder, or delete this one")

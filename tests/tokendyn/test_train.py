@@ -1,6 +1,7 @@
 """`tokendyn train`: a small synthetic grid from end to end, and the words for what it shows."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 
 from numerics.training import make_grid, train
 from numerics.training.loop import WEIGHTS
+from paper_figures import fig_canonical_tasks
 from paper_figures.fig_refinements import COLUMNS
 from paper_figures.stored import read
 from theory.definiteness import inertia
@@ -18,6 +20,7 @@ from theory.weights import rational_matrix
 from tokendyn.cli import Commands
 from tokendyn.train import audit_run, lock
 from tokendyn.train import train as command
+from tokendyn.train_canonical import ends_minus_middle
 from tokendyn.train_text import UNRESOLVED, differences, interval, markdown
 
 GRID = """
@@ -209,3 +212,103 @@ def test_the_summary_has_the_tokens_after_the_last_block_at_the_end():
     ]
     text = markdown(rows, "test", layers)
     assert "| absolute | nd | 902.500 ± 6.353 | 902.500 ± 6.353 |" in text  # 902 and 903; t = 12.706
+
+
+# Canonical tasks
+
+CANONICAL = """
+seeds = [0, 1]
+[tasks.index]
+positions = 3
+symbols = 3
+d_model = 4
+batch = 4
+steps = 8
+warmup = 2
+evaluate = 8
+frequencies = [0, 1, [0, 1]]
+[tasks."partial induction"]
+positions = 3
+symbols = 3
+d_model = 4
+batch = 4
+steps = 8
+warmup = 2
+evaluate = 8
+frequencies = [0.5]
+"""
+
+
+@pytest.fixture
+def canonical(tmp_path):
+    """Runs the small grid into these folders, and returns its tables by name with their bytes."""
+    (tmp_path / "mini.toml").write_text(CANONICAL)
+
+    def run(out, results, jobs=1):
+        places = ["--out", tmp_path / out, "--results", tmp_path / results]
+        ran = invoke(tmp_path / "mini.toml", *places, "--jobs", jobs, "--device", "cpu")
+        assert ran.exit_code == 0, ran.output
+        found = [path for path in (tmp_path / results).rglob("*") if path.is_file()]
+        return ran.output, {path.relative_to(tmp_path / results).as_posix(): path for path in found}
+
+    return run
+
+
+def test_canonical_tasks_are_trained_and_told_and_their_table_is_what_the_figure_reads(canonical):
+    output, files = canonical("runs", "results")
+    assert {"canonical_tasks/mini.csv"} | {
+        f"training/mini/{name}" for name in ("runs.csv", "summary.md", "config.json")
+    } == set(files)
+    assert "[8/8]" in output
+    keys = {"group": ("task",), "run": ("frequencies", "removed", "seed"), "point": ("position",)}
+    table = read([str(files["canonical_tasks/mini.csv"])], fig_canonical_tasks.COLUMNS, **keys)
+    assert set(zip(table["task"], table["frequencies"], table["removed"], strict=True)) == {
+        ("index", "0", 0),
+        ("index", "1", 0),
+        *(("index", "0+1", removed) for removed in (0, 1, 2)),
+        ("partial induction", "0.5", 0),
+    }
+    runs = rows(files["training/mini/runs.csv"])
+    assert len(runs) == 8
+    for row in runs:
+        own = table["task"] == row["task"]
+        own &= (table["frequencies"] == row["frequencies"]) & (table["removed"] == 0)
+        own &= table["seed"] == int(row["seed"])
+        assert float(row["accuracy"]) == pytest.approx(table["accuracy"][own].mean(), abs=1e-5)
+    summary = files["training/mini/summary.md"].read_text()
+    assert "without 0: " in summary
+    assert "can expect more than 63.0 %" in summary  # 17/27 = E max count / n by hand, for n = 3, 3 symbols
+    assert "can expect more than 50.0 %" in summary
+
+
+def test_a_canonical_grid_that_was_cut_off_ends_alike_with_any_number_of_processes(canonical, tmp_path):
+    _, files = canonical("runs", "results")
+    before = {name: path.read_bytes() for name, path in files.items()}
+    cut = tmp_path / "runs" / "index-1-1"
+    kept = (tmp_path / "runs" / "index-2-0" / "done.json").stat().st_mtime_ns
+    (cut / "done.json").rename(cut / "done.json.part")  # as a kill in the middle of writing leaves it
+    shutil.rmtree(tmp_path / "runs" / "partial-induction-1-0")
+    for out, results, jobs in (("runs", "results", 1), ("other", "elsewhere", 2)):
+        _, files = canonical(out, results, jobs)
+        assert {name: path.read_bytes() for name, path in files.items()} == before
+    assert (tmp_path / "runs" / "index-2-0" / "done.json").stat().st_mtime_ns == kept
+
+
+def test_ends_are_compared_with_the_middle_half():
+    by_position = dict(enumerate([0.9, 0.1, 0.2, 0.4, 0.6, 0.8, 0.1, 0.5], 1))
+    assert ends_minus_middle(by_position) == pytest.approx(0.7 - 0.5)
+
+
+def test_the_plan_of_canonical_tasks_is_told_without_starting_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = invoke("canonical", "--dry-run", "--device", "cpu")
+    assert ran.exit_code == 0
+    assert "255 runs" in ran.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_canonical_tasks_do_not_share_batches_and_say_so(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ran = invoke("canonical", "--device", "cpu")
+    assert ran.exit_code == 2
+    assert "--jobs" in ran.output
