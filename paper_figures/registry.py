@@ -7,6 +7,7 @@ from paper_figures import (
     fig_collapse,
     fig_collapse_threshold,
     fig_encodings,
+    fig_head_behaviour,
     fig_hyperplane,
     fig_layers,
     fig_movie,
@@ -40,6 +41,7 @@ FIGURES: tuple[Figure, ...] = tuple(
         fig_spectra,
         fig_refinements,
         fig_positional_symbolic,
+        fig_head_behaviour,
         fig_canonical_tasks,
         fig_movie,
     )

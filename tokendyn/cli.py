@@ -34,6 +34,8 @@ from tokendyn.derive import answer, exit_code, read_request
 from tokendyn.derive_text import check_format
 from tokendyn.derive_text import render as render_derived
 from tokendyn.files import read_json, read_matrix, require_writable, write_json
+from tokendyn.heads import heads as run_heads
+from tokendyn.heads_text import print_heads
 from tokendyn.inputs import reader
 from tokendyn.probe import replay as replay_counterexample
 from tokendyn.sweep_text import SweepProgress, print_estimate, print_summary
@@ -404,6 +406,54 @@ def audit(source: str, html_path: str | None, json_path: str | None, **options) 
         console.print(f"full report: {json_path}", markup=False)
     if html_path:
         from tokendyn.report import write_html  # Matplotlib, which no other command here needs
+
+        write_html(report, html_path)
+        console.print(f"to read in a browser: {html_path}", markup=False)
+
+
+@main.command(epilog="Exit codes: 0 done, 2 bad usage or input, 3 the package could not be fetched.")
+@click.argument("source", metavar="PATH_OR_NAME")
+@click.option(
+    "--prompts", default="builtin", show_default=True, help="A file, one prompt a line, or builtin."
+)
+@click.option(
+    "--bindings",
+    type=click.IntRange(min=2),
+    default=6,
+    show_default=True,
+    help="Sentences of each built-in prompt.",
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), default=8, show_default=True, help="Number of built-in prompts."
+)
+@click.option(
+    "--blocks", type=click.IntRange(min=2), help="Equal blocks of each prompt of a file; 6 by default."
+)
+@click.option(
+    "--temperature", type=float, metavar="T", help="Weight of pairs of blocks; 1/n of n tokens by default."
+)
+@click.option("--mode", default="both", show_default=True, help="swapped, rerun or both.")
+@click.option("--seed", default=0, show_default=True, help="Chooses the built-in prompts.")
+@click.option("--html", "html_path", metavar="FILE", help="Also write a page to read in a browser.")
+@click.option("--json", "json_path", metavar="FILE", help="Also write the full report.")
+def heads(source: str, html_path: str | None, json_path: str | None, **options) -> None:
+    """Measure which heads attend by position and which by content.
+
+    Blocks of a prompt are swapped, inside each head ("swapped") or in the text ("rerun"), and each head is
+    scored by where the last token's attention goes then (docs/heads.md). PATH_OR_NAME is a model as in
+    `tokendyn audit`, with its tokenizer. Everything is floating point, of these prompts, and proves nothing.
+    """
+    require_writable("--json", json_path)
+    require_writable("--html", html_path)
+    console = _console()
+    with console.status("reading") as status:
+        report = run_heads(source, **options, progress=status.update)
+    print_heads(report, console)
+    if json_path:
+        write_json(json_path, report)
+        console.print(f"full report: {json_path}", markup=False)
+    if html_path:
+        from tokendyn.heads_report import write_html  # Matplotlib, as for `audit`
 
         write_html(report, html_path)
         console.print(f"to read in a browser: {html_path}", markup=False)

@@ -175,13 +175,15 @@ def heat_map(
     label: str,
     *,
     diverging: bool,
+    limits: tuple[float, float] | None = None,
 ) -> Markup:
     """Rows of values as coloured cells with a scale below; a diverging scale is centred on 0.
 
-    A cell without a number is an empty outline.
+    A cell without a number is an empty outline. The scale goes from the smallest to the largest number, or
+    has the `limits` that several maps share.
     """
     numbers = [value.number for row in rows for value in row if value.number is not None]
-    low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
+    low, high = limits or ((min(numbers), max(numbers)) if numbers else (0.0, 1.0))
     if diverging:
         high = max(abs(low), abs(high)) or 1.0
         low = -high
