@@ -147,9 +147,8 @@ SOURCES: dict[str, Source] = {
 """The checkpoints that can be fetched by name.
 
 `albert`: a reaction mapper, one layer used 12 times (3 MB to download). `minilm`: all-MiniLM-L6-v2, a BERT of
-6 layers (84 MB). `stories15m`: a Llama of 6 layers that tells stories (112 MB), its
-tokenizer in the same file. `smollm2`: a Llama of 30
-layers with grouped heads in 4 bits (93 MB; the extra `gguf` reads it).
+6 layers (84 MB). `stories15m`: a Llama of 6 layers that tells stories (112 MB), its tokenizer in the same
+file. `smollm2`: a Llama of 30 layers with grouped heads in 4 bits (93 MB; the extra `gguf` reads it).
 """
 
 DATA_SETS: dict[str, Source] = {

@@ -81,7 +81,7 @@ def audit(
     say = progress or (lambda stage: None)
     name = str(path_or_name)
     known = None if Path(path_or_name).exists() else SOURCES.get(name)
-    path = fetch(known) if known else _existing(Path(path_or_name))
+    path = fetch(known) if known else existing(Path(path_or_name))
     checkpoint = load_checkpoint(path, num_heads, None if mapping is None else read_mapping(mapping))
     numbers = selected("--layers", layers, len(checkpoint.layers))
     first = checkpoint.layers[numbers[0]]
@@ -94,9 +94,9 @@ def audit(
     parts = [_layer(checkpoint, number, chosen, fold_norm, context, say) for number in numbers]
     return {
         "schema": SCHEMA,
-        "source": _source(name, known, path),
+        "source": source_of(name, known, path),
         "architecture": checkpoint.architecture,
-        "setting": _setting(checkpoint, first, fold_norm),
+        "setting": setting_of(checkpoint, first, fold_norm),
         "shared_layers": checkpoint.shared_layers,
         "iteration": _iteration(checkpoint),
         "ignores": list(checkpoint.ignores),
@@ -126,7 +126,8 @@ def _check_options(layer: AttentionLayer, tokens: Any, depth: int | None, contex
         )
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path itself. Raises `InputError`, with the names that can be fetched, if there is nothing."""
     if path.exists():
         return path
     close = get_close_matches(str(path), SOURCES, 1)
@@ -138,7 +139,8 @@ def _existing(path: Path) -> Path:
     )
 
 
-def _source(name: str, known: Source | None, path: Path) -> Json:
+def source_of(name: str, known: Source | None, path: Path) -> Json:
+    """Where the weights are from: package, version and licence if fetched, and their SHA-256."""
     return {
         "name": name if known else path.resolve().name,
         "package": known.package if known else None,
@@ -158,7 +160,8 @@ def _sha256(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _setting(checkpoint: Checkpoint, layer: AttentionLayer, fold_norm: bool) -> Json:
+def setting_of(checkpoint: Checkpoint, layer: AttentionLayer, fold_norm: bool) -> Json:
+    """Sizes and kind of the attention layers, as `layer` has them."""
     return {
         "layers": len(checkpoint.layers),
         "d": layer.d_model,

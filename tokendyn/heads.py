@@ -26,7 +26,7 @@ from numerics.positional_symbolic import Behaviour, logit_variance, mean_square_
 from numerics.prompts import Prompt, binding_prompts, read_prompts
 from numerics.tokens import encoder
 from numerics.transformer import embed_batch, hidden_states_of_batches
-from tokendyn.audit import _existing, _setting, _source
+from tokendyn.audit import existing, setting_of, source_of
 
 SCHEMA = "tokendyn-heads/1"
 SWAPPED, RERUN = "swapped", "rerun"
@@ -77,7 +77,7 @@ def heads(
     modes = _modes(mode)
     name = str(path_or_name)
     known = None if Path(path_or_name).exists() else SOURCES.get(name)
-    path = fetch(known) if known else _existing(Path(path_or_name))
+    path = fetch(known) if known else existing(Path(path_or_name))
     checkpoint = load_checkpoint(path)
     say("prompts")
     texts = _prompts(path, checkpoint, prompts, bindings, count, blocks, seed)
@@ -93,9 +93,9 @@ def heads(
     ranks = answers(checkpoint, texts)
     return {
         "schema": SCHEMA,
-        "source": _source(name, known, path),
+        "source": source_of(name, known, path),
         "architecture": checkpoint.architecture,
-        "setting": _setting(checkpoint, checkpoint.layers[0], False),
+        "setting": setting_of(checkpoint, checkpoint.layers[0], False),
         "run": {
             "prompts": BUILTIN if prompts == BUILTIN else Path(prompts).name,
             "count": len(texts),

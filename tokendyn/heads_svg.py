@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
-from tokendyn.report_svg import SEQUENTIAL, _n, _scale, _svg, _text, plain
+from tokendyn.report_svg import SEQUENTIAL, plain, px, scale_bar, svg, text_at
 
 UNKNOWN = "none"
 """Fill of a dot without a number to colour it by."""
@@ -72,30 +72,30 @@ def scatter(
 
     def place(point: tuple[float, float]) -> tuple[str, str]:
         across = left + width * (point[0] - x.low) / (x.high - x.low)
-        return _n(across), _n(top + height * (y.high - point[1]) / (y.high - y.low))
+        return px(across), px(top + height * (y.high - point[1]) / (y.high - y.low))
 
-    parts = [f'<path class="axis" d="M{_n(left)} {_n(top)}v{_n(height)}h{_n(width)}"/>']
+    parts = [f'<path class="axis" d="M{px(left)} {px(top)}v{px(height)}h{px(width)}"/>']
     for at, name in x.ticks:
-        parts.append(_text(float(place((at, y.low))[0]), top + height + 14, name))
+        parts.append(text_at(float(place((at, y.low))[0]), top + height + 14, name))
     for at, name in y.ticks:
         across, down = place((x.low, at))
-        parts.append(f'<path class="grid" d="M{across} {down}h{_n(width)}"/>')
-        parts.append(_text(left - 5, float(down) + 3.5, name, "end"))
+        parts.append(f'<path class="grid" d="M{across} {down}h{px(width)}"/>')
+        parts.append(text_at(left - 5, float(down) + 3.5, name, "end"))
     if zero:
-        parts.append(f'<path class="axis" d="M{_n(left)} {place((x.low, 0.0))[1]}h{_n(width)}"/>')
-    parts.append(_text(left + width / 2, top + height + 30, x.name))
+        parts.append(f'<path class="axis" d="M{px(left)} {place((x.low, 0.0))[1]}h{px(width)}"/>')
+    parts.append(text_at(left + width / 2, top + height + 30, x.name))
     parts.append(
-        f'<text transform="translate(11 {_n(top + height / 2)}) rotate(-90)">{escape(y.name)}</text>'
+        f'<text transform="translate(11 {px(top + height / 2)}) rotate(-90)">{escape(y.name)}</text>'
     )
     parts += [_curve(curve, place) for curve in curves]
     parts += [_dot(dot, *place(dot[:2])) for dot in dots]
-    return _svg(left + width + 12, top + height + 36, label, parts)
+    return svg(left + width + 12, top + height + 36, label, parts)
 
 
 def legend(name: str, low: float, high: float) -> Markup:
     """The colours of dots, from `low` to `high`, with what they mean."""
-    bar = _scale(8, 18, 150, [low, (low + high) / 2, high], SEQUENTIAL)
-    return _svg(220, 46, name, [_text(8, 11, name, "start"), *bar], fixed=True)
+    bar = scale_bar(8, 18, 150, [low, (low + high) / 2, high], SEQUENTIAL)
+    return svg(220, 46, name, [text_at(8, 11, name, "start"), *bar], fixed=True)
 
 
 def _dot(dot: Dot, x: str, y: str) -> str:

@@ -1,6 +1,7 @@
 """The report of `tokendyn heads` on a terminal: a line for each layer, the strongest heads, its limits."""
 
 from functools import partial
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -85,10 +86,9 @@ def said_of_exclusion(report: Json) -> str:
     ]
     if not shares:
         return "S1: no head has a positive bound."
-    middle, largest = sorted(shares)[len(shares) // 2], max(shares)
     return (
-        f"S1: Var(λ) over its bound is {middle:.2f} in the median head, {largest:.2f} in the largest; no "
-        "head can exceed 1, and purely positional or symbolic ones have ½."
+        f"S1: Var(λ) over its bound is {median(shares):.2f} in the median head, {max(shares):.2f} in the "
+        "largest; no head can exceed 1, and purely positional or symbolic ones have ½."
     )
 
 

@@ -63,17 +63,17 @@ def plane(eigenvalues: Sequence[Sequence[float]], label: str) -> Markup:
         return top + middle * (1 - value / reach)
 
     parts = [
-        f'<rect class="unstable" x="{_n(x(0))}" y="{top}" width="{middle}" height="{side}"/>',
-        f'<path class="axis" d="M{_n(x(0))} {top}v{side}M{left} {_n(y(0))}h{side}"/>',
-        *(_text(x(tick), top + side + 13, name) for tick, name in zip(ticks, labels, strict=True)),
-        *(_text(left - 4, y(tick) + 3.5, name, "end") for tick, name in zip(ticks, labels, strict=True)),
-        _text(left + middle, top + side + 27, "Re λ"),
+        f'<rect class="unstable" x="{px(x(0))}" y="{top}" width="{middle}" height="{side}"/>',
+        f'<path class="axis" d="M{px(x(0))} {top}v{side}M{left} {px(y(0))}h{side}"/>',
+        *(text_at(x(tick), top + side + 13, name) for tick, name in zip(ticks, labels, strict=True)),
+        *(text_at(left - 4, y(tick) + 3.5, name, "end") for tick, name in zip(ticks, labels, strict=True)),
+        text_at(left + middle, top + side + 27, "Re λ"),
         f'<text transform="translate(9 {top + middle}) rotate(-90)">Im λ</text>',
     ]
     for kind, chosen in (("stable", points[:, 0] <= 0), ("growing", points[:, 0] > 0)):
-        dots = "".join(f"M{_n(x(re))} {_n(y(im))}h0" for re, im in points[chosen])
+        dots = "".join(f"M{px(x(re))} {px(y(im))}h0" for re, im in points[chosen])
         parts.append(f'<path class="dots {kind}" d="{dots}"/>' if dots else "")
-    return _svg(230, 196, label, parts)
+    return svg(230, 196, label, parts)
 
 
 def _symmetric_ticks(reach: float, scale: float) -> list[float]:
@@ -119,26 +119,26 @@ def profile(eigenvalues: Sequence[float], label: str) -> Markup:
     count = len(values)
     shown = np.unique(np.linspace(0, count - 1, min(count, CURVE_POINTS)).round().astype(int))
     curve = [(left + width * (rank + 0.5) / count, float(values[rank])) for rank in shown.tolist()]
-    parts = [f'<path class="axis" d="M{left} {_n(y(0))}h{width}M{left} {top}v{height}"/>']
+    parts = [f'<path class="axis" d="M{left} {px(y(0))}h{width}M{left} {top}v{height}"/>']
     for kind, wanted in (
         ("stable", [p for p in curve if p[1] < 0]),
         ("growing", [p for p in curve if p[1] > 0]),
     ):
         if wanted:
-            trail = "".join(f"L{_n(a)} {_n(y(b))}" for a, b in wanted)
+            trail = "".join(f"L{px(a)} {px(y(b))}" for a, b in wanted)
             parts.append(
-                f'<path class="area {kind}" d="M{_n(wanted[0][0])} {_n(y(0))}{trail}'
-                f'L{_n(wanted[-1][0])} {_n(y(0))}z"/>'
+                f'<path class="area {kind}" d="M{px(wanted[0][0])} {px(y(0))}{trail}'
+                f'L{px(wanted[-1][0])} {px(y(0))}z"/>'
             )
-    parts += [_text(left - 4, y(tick) + 3.5, _short(tick), "end") for tick in ticks]
+    parts += [text_at(left - 4, y(tick) + 3.5, _short(tick), "end") for tick in ticks]
     parts += [
-        _text(left + width * share, top + height + 13, f"{share:.0%}".replace("%", " %"))
+        text_at(left + width * share, top + height + 13, f"{share:.0%}".replace("%", " %"))
         for share in (0, 0.5)
     ]
-    parts += [_text(left + width, top + height + 13, "100 %", "end")]
-    parts += [_text(left + width / 2, top + height + 27, "of the eigenvalues")]
-    parts += [_text(9, y(0) + 3.5, "λ")]
-    return _svg(218, 178, label, parts)
+    parts += [text_at(left + width, top + height + 13, "100 %", "end")]
+    parts += [text_at(left + width / 2, top + height + 27, "of the eigenvalues")]
+    parts += [text_at(9, y(0) + 3.5, "λ")]
+    return svg(218, 178, label, parts)
 
 
 def _powers(low: float, high: float) -> list[float]:
@@ -192,36 +192,37 @@ def heat_map(
     cell, tall = _between(12, 360 / max(len(column_names), 1), 30), _between(13, 420 / max(len(rows), 1), 26)
     left, top = round(max(8 + _widest(["layer", *row_names]), 34.0)), 30.0
     width, height = cell * len(column_names), tall * len(rows)
-    parts = [_text(left + width / 2, 11, "head"), _text(left - 6, 24, "layer", "end")]
+    parts = [text_at(left + width / 2, 11, "head"), text_at(left - 6, 24, "layer", "end")]
     stride = math.ceil(max(16, _widest(column_names) + GAP) / cell)
     skip = math.ceil(11 / tall)
     parts += [
-        _text(left + cell * (column + 0.5), 24, name)
+        text_at(left + cell * (column + 0.5), 24, name)
         for column, name in enumerate(column_names)
         if column % stride == 0
     ]
     for row, (name, values) in enumerate(zip(row_names, rows, strict=True)):
         if row % skip == 0:
-            parts.append(_text(left - 6, top + tall * (row + 0.5) + 4, name, "end"))
+            parts.append(text_at(left - 6, top + tall * (row + 0.5) + 4, name, "end"))
         for column, value in enumerate(values):
             place = (left + cell * column, top + tall * row, cell - 1, tall - 1)
             fill = None if value.number is None else to_hex(colour((value.number - low) / span))
             parts.append(_cell(place, fill, value.title))
-    parts += _scale(left, top + height + 10, max(width, 150), [low, (low + high) / 2, high], colour)
-    return _svg(left + max(width, 150) + 16, top + height + 40, label, parts, fixed=True)
+    parts += scale_bar(left, top + height + 10, max(width, 150), [low, (low + high) / 2, high], colour)
+    return svg(left + max(width, 150) + 16, top + height + 40, label, parts, fixed=True)
 
 
 def _cell(place: tuple[float, float, float, float], fill: str | None, title: str) -> str:
-    x, y, width, height = (_n(number) for number in place)
+    x, y, width, height = (px(number) for number in place)
     shape = f'x="{x}" y="{y}" width="{width}" height="{height}"'
     paint = f'fill="{fill}"' if fill else 'class="missing"'
     return f"<rect {shape} {paint}><title>{escape(title)}</title></rect>"
 
 
-def _scale(x: float, y: float, width: float, marks: Sequence[float], colour: Callable) -> list[str]:
+def scale_bar(x: float, y: float, width: float, marks: Sequence[float], colour: Callable) -> list[str]:
+    """A bar of the colours with three marks below it: its ends and, where there is room, its middle."""
     steps = 40
     bar = [
-        f'<rect x="{_n(x + width * i / steps)}" y="{_n(y)}" width="{_n(width / steps + 0.4)}" height="9" '
+        f'<rect x="{px(x + width * i / steps)}" y="{px(y)}" width="{px(width / steps + 0.4)}" height="9" '
         f'fill="{to_hex(colour(i / (steps - 1)))}"/>'
         for i in range(steps)
     ]
@@ -229,7 +230,7 @@ def _scale(x: float, y: float, width: float, marks: Sequence[float], colour: Cal
     places = list(zip((0, 0.5, 1), labels, ("start", "middle", "end"), strict=True))
     if _width(labels[1]) / 2 + max(_width(labels[0]), _width(labels[2])) + GAP > width / 2:
         del places[1]  # no room between the others
-    return bar + [_text(x + width * share, y + 22, name, anchor) for share, name, anchor in places]
+    return bar + [text_at(x + width * share, y + 22, name, anchor) for share, name, anchor in places]
 
 
 def lines(curves: Sequence[Line], label: str, *, logarithmic: bool, mark: float | None) -> Markup:
@@ -256,27 +257,27 @@ def lines(curves: Sequence[Line], label: str, *, logarithmic: bool, mark: float 
     parts = [f'<path class="axis" d="M{left} {top}v{height}h{width}"/>']
     if mark is not None and first <= mark < last:
         parts.append(
-            f'<rect class="beyond" x="{_n(x(mark))}" y="{top}" width="{_n(x(last) - x(mark))}" '
+            f'<rect class="beyond" x="{px(x(mark))}" y="{top}" width="{px(x(last) - x(mark))}" '
             f'height="{height}"/>'
-            f'<path class="depth" d="M{_n(x(mark))} {top}v{height}"/>'
+            f'<path class="depth" d="M{px(x(mark))} {top}v{height}"/>'
         )
-    parts += [f'<path class="grid" d="M{left} {_n(y(tick))}h{width}"/>' for tick in ticks]
-    parts += [_text(left - 5, y(tick) + 3.5, name, "end") for tick, name in zip(ticks, names, strict=True)]
-    parts += [_text(x(tick), top + height + 14, name) for tick, name in zip(whole, steps, strict=True)]
-    parts.append(_text(left + width / 2, top + height + 29, "layers applied"))
+    parts += [f'<path class="grid" d="M{left} {px(y(tick))}h{width}"/>' for tick in ticks]
+    parts += [text_at(left - 5, y(tick) + 3.5, name, "end") for tick, name in zip(ticks, names, strict=True)]
+    parts += [text_at(x(tick), top + height + 14, name) for tick, name in zip(whole, steps, strict=True)]
+    parts.append(text_at(left + width / 2, top + height + 29, "layers applied"))
     for curve in curves:
         parts.append(_curve(curve, x, y))
-    return _svg(312, 180, label, parts)
+    return svg(312, 180, label, parts)
 
 
 def _curve(curve: Line, x: Callable[[float], float], y: Callable[[float], float]) -> str:
     trail, joined = [], False
     for step, value in curve.points:
         if value.number is not None:
-            trail.append(f"{'L' if joined else 'M'}{_n(x(step))} {_n(y(value.number))}")
+            trail.append(f"{'L' if joined else 'M'}{px(x(step))} {px(y(value.number))}")
         joined = value.number is not None
     dots = "".join(
-        f'<circle cx="{_n(x(step))}" cy="{_n(y(value.number))}" r="2.4">'
+        f'<circle cx="{px(x(step))}" cy="{px(y(value.number))}" r="2.4">'
         f"<title>{escape(value.title)}</title></circle>"
         for step, value in curve.points
         if value.number is not None
@@ -311,24 +312,29 @@ def _distinct(ticks: Sequence[float]) -> list[str]:
     return next((found for found in labels if len(set(found)) == len(ticks)), labels[0])
 
 
-def _svg(width: float, height: float, label: str, parts: Iterable[str], *, fixed: bool = False) -> Markup:
-    """With `fixed` the drawing keeps its size, unless a small screen shrinks a small one; else it fills."""
-    size = f' width="{_n(width)}" height="{_n(height)}"' if fixed else ""
+def svg(width: float, height: float, label: str, parts: Iterable[str], *, fixed: bool = False) -> Markup:
+    """One drawing of `parts`, with `label` for who cannot see it.
+
+    With `fixed` it keeps its size, unless a small screen shrinks a small one; else it fills.
+    """
+    size = f' width="{px(width)}" height="{px(height)}"' if fixed else ""
     size += ' class="shrinks"' if fixed and width <= SHRINKABLE else ""
     return Markup(
-        f'<svg viewBox="0 0 {_n(width)} {_n(height)}"{size} role="img" aria-label="{escape(label)}">'
+        f'<svg viewBox="0 0 {px(width)} {px(height)}"{size} role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
+def text_at(x: float, y: float, text: str, anchor: str = "middle") -> str:
+    """Escaped text at a point; what follows a ^ is raised."""
     where = "" if anchor == "middle" else f' text-anchor="{anchor}"'
     base, power, exponent = text.partition("^")
     raised = f'<tspan dy="-4" class="power">{escape(exponent)}</tspan>' if power else ""
-    return f'<text x="{_n(x)}" y="{_n(y)}"{where}>{escape(base)}{raised}</text>'
+    return f'<text x="{px(x)}" y="{px(y)}"{where}>{escape(base)}{raised}</text>'
 
 
-def _n(number: float) -> str:
+def px(number: float) -> str:
+    """To a tenth of a unit of the drawing."""
     return f"{number:.1f}".removesuffix(".0")
 
 

@@ -345,16 +345,15 @@ def train(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     _require_device(device)
     console = Console() if Console().is_terminal else Console(width=110)
-    if isinstance(grid, CanonicalGrid):
+    canonical = isinstance(grid, CanonicalGrid)
+    if canonical:
         _require_one_process()
         world = World()
     else:
         world, device = _world(device)
     processes = 1 if torch.device(device).type == "cuda" else world.size
     if world.size == 1 and torch.device(device).type == "cpu":
-        tasks = len(grid.groups) if isinstance(grid, CanonicalGrid) else len(grid.runs)
-        processes = min(jobs or workers.cores(), tasks)
-    canonical = isinstance(grid, CanonicalGrid)
+        processes = min(jobs or workers.cores(), len(grid.groups if canonical else grid.runs))
     estimated = canonical_cost(grid, device) if canonical else cost(grid, device)
     if world.rank == 0:
         print_cost(grid, estimated, device, processes, console)

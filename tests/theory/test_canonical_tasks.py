@@ -284,6 +284,16 @@ def test_with_too_large_an_angle_an_early_match_wins():
     assert found[1] == max(found[:-1]) > found[4]
 
 
+def test_beyond_half_a_turn_and_within_one_the_later_of_two_matches_need_not_lead():
+    """A quarter turn and three keys: two positions back, the mark counts −1; three back, 0."""
+    quarter = (Fraction(0), Fraction(1))
+    assert statement("S3f").applies(induction([1, 1, 1], quarter)).holds
+    instance = induction([1, 1, 1, 1], quarter)
+    assert statement("S3f").applies(instance).fails
+    first, second, *_ = scores(instance, 3)
+    assert first > second
+
+
 def test_the_gap_shrinks_with_the_angle():
     gaps = []
     for turn in [(Fraction(3, 5), Fraction(4, 5)), (Fraction(4, 5), Fraction(3, 5)), SLOW]:

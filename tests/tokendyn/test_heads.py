@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 import transformers
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
+from matplotlib.colors import to_hex
 from scipy import stats
 
 from numerics.checkpoints import load_checkpoint
 from numerics.head_behaviour import measure
-from numerics.prompts import COLOURS, NAMES, binding_prompts
+from numerics.prompts import COLOURS, NAMES, binding_prompts, read_prompts
 from numerics.tokens import encoder
 from numerics.transformer import hidden_states
 from tests.browser import IN_A_BROWSER, browse
@@ -26,6 +28,8 @@ from theory.errors import InputError
 from tokendyn import cli
 from tokendyn.heads import KINDS, heads, kind_of, spearman
 from tokendyn.heads_report import html
+from tokendyn.heads_svg import Axis, Curve, Dot, scatter
+from tokendyn.report_svg import SEQUENTIAL
 
 SCHEMA = json.loads(Path(__file__).parents[2].joinpath("docs", "heads_schema.json").read_text("utf-8"))
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
@@ -133,6 +137,11 @@ def test_prompts_of_a_file(llama: Path, tmp_path: Path):
     assert report["run"]["temperature"] == 1 / 8
     assert {head["on_target_float"] for head in every(report)} == {None}
     assert report["on_target"] == []
+    prompts = read_prompts(file, encoder(llama), 2)
+    layers = list(measure(load_checkpoint(llama), prompts, 1 / 8))
+    shares = [(layer.entropy / torch.tensor([8.0, 5.0]).log()[:, None]).mean(0) for layer in layers]
+    found = [head["entropy_share_float"] for head in every(report)]
+    assert found == pytest.approx(torch.cat(shares).tolist(), rel=1e-5)  # six digits are shown
     Draft202012Validator(SCHEMA).validate(report)
     Page(html(report))
 
@@ -305,6 +314,32 @@ def test_nothing_on_the_page_is_taken_for_markup(llama: Path):
 def test_a_report_of_another_schema_is_refused(llama: Path):
     with pytest.raises(InputError, match="tokendyn-heads/0"):
         html({**measured(llama), "schema": "tokendyn-heads/0"})
+
+
+def test_dots_and_curves_stand_where_their_numbers_say():
+    """Frame 100 × 50, of x from 0 to 10 and y from −1 to 1: from the left and, as SVG counts, from above."""
+    x, y = Axis("x", 0.0, 10.0, ()), Axis("y", -1.0, 1.0, ())
+    curves = [Curve("middle", [(0.0, -1.0), (10.0, 1.0)])]
+    dots = [Dot(0.0, -1.0, 0.0, "a"), Dot(10.0, 1.0, 1.0, "b"), Dot(5.0, 0.5, None, "c")]
+    drawn = scatter(dots, x, y, "plot", size=(100.0, 50.0), curves=curves)
+    found = re.findall(r'cx="(.*?)" cy="(.*?)" r=".*?" fill="(.*?)"', drawn)
+    (left, bottom), (right, top), (middle, upper) = ((float(a), float(b)) for a, b, _ in found)
+    assert (right - left, bottom - top) == (100, 50)
+    assert (middle - left, bottom - upper) == (50, 37.5)
+    assert [fill for *_, fill in found] == [to_hex(SEQUENTIAL(0.0)), to_hex(SEQUENTIAL(1.0)), "none"]
+    assert f"M{found[0][0]} {found[0][1]}L{found[1][0]} {found[1][1]}" in drawn
+
+
+def test_the_plane_has_the_positional_score_across_and_the_symbolic_one_upwards(llama: Path):
+    """In the plane of all layers, swapped: from the ends of its axes, 0.04 beyond 0 and 1, to a tenth."""
+    report = measured(llama)
+    plane = html(report).split('aria-label="swapped, all layers"')[1].split("</svg>")[0]
+    found = [(float(a), float(b)) for a, b in re.findall(r'cx="(.*?)" cy="(.*?)"', plane)]
+    for (across, down), head in zip(found, every(report), strict=True):
+        assert across == pytest.approx(
+            46 + 230 * (head["swapped"]["positional_float"] + 0.04) / 1.08, abs=0.06
+        )
+        assert down == pytest.approx(8 + 230 * (1.04 - head["swapped"]["symbolic_float"]) / 1.08, abs=0.06)
 
 
 @IN_A_BROWSER

@@ -297,6 +297,7 @@ def test_a_canonical_grid_that_was_cut_off_ends_alike_with_any_number_of_process
 def test_ends_are_compared_with_the_middle_half():
     by_position = dict(enumerate([0.9, 0.1, 0.2, 0.4, 0.6, 0.8, 0.1, 0.5], 1))
     assert ends_minus_middle(by_position) == pytest.approx(0.7 - 0.5)
+    assert ends_minus_middle({at: float(at in (4, 9)) for at in range(1, 13)}) == pytest.approx(-2 / 6)
 
 
 def test_the_plan_of_canonical_tasks_is_told_without_starting_it(tmp_path, monkeypatch):

@@ -368,8 +368,8 @@ S3c = Theorem(
     ),
     source="Stated here, after arXiv 2511.11579.",
     remark=r"Only for norms of order $C$: a head may pay for a low frequency with a large query or key. The first bound also says what low "
-    r"frequencies are good for: over $n$ positions the logit of a content moves by at most $(n-1)\eta C$, so a larger lead of one content over "
-    r"another survives, and S3b applies with half of that, $C$ the largest over the contents.",
+    r"frequencies are good for: over $n$ positions the logit of a content moves by at most $s=(n-1)\eta C$, $C$ the largest over the contents. "
+    r"So a lead of more than $2s$ of one content over another survives wherever both are put, and S3b applies with $\frac s2$ for its $\eta$.",
     formula=BESIDE_EQUAL,
     examples=Examples(
         witness=_slow(
@@ -599,7 +599,7 @@ S3d = Theorem(
     ),
     source="Stated here, after arXiv 2511.11579.",
     remark=r"A construction, with the norm it takes: at the best angle $\theta=2\pi/n$ the gap is $2c\sin^2\frac\pi n$, so a weight "
-    r"above one half takes a $c$ that grows like $n^2$ (the neighbours get $e^{-c(1-\cos\theta)}$ of it each). Keys are equal here; contents that differ by $\varepsilon$ cost $2|Qx|\varepsilon$ of the gap (S1b).",
+    r"above one half takes a $c$ that grows like $n^2$ (the neighbours get $e^{-c(1-\cos\theta)}$ of it each). Keys are equal here; keys at most $\varepsilon$ from $Kx$ cost at most $2|Qx|\varepsilon$ of the gap (S1b).",
     formula=LEADS,
     examples=Examples(
         witness=Instance.of(
