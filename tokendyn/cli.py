@@ -30,6 +30,8 @@ from tokendyn.book import write_book
 from tokendyn.certify import certify as run_certify
 from tokendyn.certify_text import as_json, print_certificate
 from tokendyn.check import Applicability, applicable
+from tokendyn.claims.command import claims, print_replay, probe
+from tokendyn.claims.record import FORMAT, from_json
 from tokendyn.derive import answer, exit_code, read_request
 from tokendyn.derive_text import check_format
 from tokendyn.derive_text import render as render_derived
@@ -536,14 +538,19 @@ def sweep(
 
 @main.command(epilog=CODES_HELP)
 @click.argument("file")
-def replay(file: str) -> None:
-    """Decide stored counterexamples again.
+@click.option("--digits", default=50, show_default=True, help="Decimal digits, for what `probe` wrote.")
+def replay(file: str, digits: int) -> None:
+    """Decide stored counterexamples again, from the file alone.
 
-    FILE is what `verify --json` wrote, or one of its counterexamples. Exit code 1 if one no longer refutes.
+    FILE is what `verify --json` wrote, one of its counterexamples, or what `probe --out` wrote. Exit code 1
+    if one no longer refutes.
     """
     console = _console()
-    verdicts = []
-    for data in _counterexamples(read_json("file", file)):
+    verdicts, given = [], read_json("file", file)
+    if isinstance(given, dict) and given.get("format") == FORMAT:
+        print_replay(from_json(given), digits, console)
+        return
+    for data in _counterexamples(given):
         verdict = replay_counterexample(data)
         verdicts.append(verdict)
         outcome = (
@@ -570,5 +577,9 @@ def _counterexamples(data) -> list[dict]:
         "file",
         got="another JSON document, or a report without counterexamples",
         expected="a verify report or one counterexample",
-        fix="pass what `tokendyn verify --json` wrote",
+        fix="pass what `tokendyn verify --json` or `tokendyn probe --out` wrote",
     )
+
+
+for added in (probe, claims):
+    main.add_command(added)

@@ -1,0 +1,222 @@
+"""Certificates: what they prove is so, and what is true is never refuted."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from flint import arb, fmpq
+
+from theory.errors import InputError
+from tokendyn.claims.certify import Certificate, certify
+from tokendyn.claims.claim import make_claim
+from tokendyn.claims.dynamics import Systems
+from tokendyn.claims.genome import Genome
+from tokendyn.claims.hunt import fresh
+from tokendyn.claims.invariants import facts
+from tokendyn.claims.system import ExactSystem
+
+R1 = {
+    "conclude": "X tends to 0",
+    "matrices": {"W": "positive definite", "A": "negative definite"},
+    "define": {"V": "inv(A) @ W"},
+    "where": ["abscissa(V) < 0"],
+    "dimension": 2,
+}
+SQUARE = [1, 0, 1, 0, -4, 0, 0, 1, 0, 1, 0, 6, 0, 0, 2, 0, 0, 2, -2, 0, 0, -2]
+"""W = [[1, −2], [2, 1]], A = −[[1, −3], [3, 1]], the square of radius 2."""
+
+
+def _row(genome: Genome, seed: int = 1) -> list[Fraction]:
+    g = torch.Generator().manual_seed(seed)
+    return [Fraction(round(v * 8), 8) for v in torch.randn(genome.size, generator=g).tolist()]
+
+
+def _proof(n: int, d: int, raw=None, time=0, **entries) -> Certificate | None:
+    claim = make_claim(entries)
+    genome = Genome(claim, n, d)
+    return certify(claim, genome, _row(genome) if raw is None else raw, time)
+
+
+# The long run
+
+
+def test_r1_is_certified_from_its_row():
+    found = _proof(4, 2, SQUARE, **R1)
+    assert (found.kind, found.n, found.raw) == ("lower", 4, tuple(map(Fraction, SQUARE)))
+    assert "orbit of 4 symmetries" in found.reason
+
+
+def test_a_small_square_is_enlarged():
+    found = _proof(4, 2, [*SQUARE[:14], *(Fraction(q, 4) for q in SQUARE[14:])], **R1)
+    assert found.raw[14] > Fraction(1, 2)
+
+
+def test_a_small_square_is_not_certified_itself():
+    claim = make_claim(R1)
+    raw = [*SQUARE[:14], *(Fraction(q, 4) for q in SQUARE[14:])]
+    assert certify(claim, Genome(claim, 4, 2), raw, elsewhere=False) is None  # it does tend to 0
+
+
+def test_r1_is_found_from_untidy_weights_and_three_tokens():
+    raw = [1.125, 0, 1, 0.125, -4.25, 0, 0, 1, 0, 1, 0, 6.125, 0.25, 0, 4, 0, -2, 3, -2, -3]
+    found = _proof(3, 2, [Fraction(q) for q in raw], **R1)
+    assert (found.n, found.d) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "conclude",
+    [
+        "X is bounded",
+        "consensus",
+        "directions align up to sign",
+        "rate of norm(x[i]) <= 0",
+        "eventually norm(x[i]) <= 9",
+    ],
+)
+def test_other_conclusions_about_the_same_square(conclude):
+    assert _proof(4, 2, SQUARE, **{**R1, "conclude": conclude}) is not None
+
+
+FALSE = {
+    "unstable value": ({"conclude": "X tends to 0", "matrices": {"V": "unstable"}}, 3, 2),
+    "stable value": ({"conclude": "X is unbounded", "matrices": {"V": "hurwitz"}}, 3, 2),
+    "zero token": (
+        {"conclude": "each token is unbounded", "matrices": {"W": "identity", "V": "identity"}},
+        3,
+        2,
+    ),
+    "first token zero": (
+        {
+            "conclude": "each token is unbounded",
+            "causal": True,
+            "matrices": {"W": "identity", "V": "identity"},
+        },
+        3,
+        2,
+    ),
+    "rotation": ({"conclude": "X tends to 0", "matrices": {"V": "antisymmetric"}}, 2, 2),
+    "one side": (
+        {"conclude": "X is bounded", "quantifier": "almost every start", "matrices": {"V": "identity"}},
+        2,
+        2,
+    ),
+    "kernel": ({"conclude": "consensus", "matrices": {"V": "rank 2"}}, 3, 3),
+    "antipodes": ({"conclude": "consensus", "sphere": True}, 3, 3),
+    "first rate": ({"conclude": "rate of norm(x[1]) >= abscissa(V) + 1/10", "causal": True}, 2, 2),
+    "residual": ({"conclude": "X tends to 0", "step": "3", "matrices": {"V": "hurwitz"}}, 3, 2),
+    "rest": ({"conclude": "norm(x[1]) is increasing", "matrices": {"V": "identity"}, "causal": True}, 2, 2),
+    "trend of layers": (
+        {"conclude": "norm(x[i]) is nonincreasing", "step": "1/2", "matrices": {"V": "hurwitz"}},
+        3,
+        2,
+    ),
+    "trend": ({"conclude": "norm(x[i]) is nonincreasing", "heads": 3}, 3, 2),
+    "start": ({"conclude": "norm(x[i]) <= 1"}, 3, 2),
+}
+
+
+@pytest.mark.parametrize("name", FALSE)
+def test_false_claims_are_refuted(name):
+    entries, n, d = FALSE[name]
+    found = _proof(n, d, **entries)
+    assert found is not None
+    assert found.grade in ("exact", "interval")
+    again = certify(
+        make_claim(entries), Genome(make_claim(entries), found.n, found.d), found.raw, elsewhere=False
+    )
+    assert again == found
+
+
+def test_an_irrational_equilibrium_is_enclosed():
+    claim = make_claim(
+        {"conclude": "consensus", "sphere": True, "matrices": {"V": "symmetric"}, "where": ["det(V) < 0"]}
+    )
+    genome = Genome(claim, 2, 2)
+    raw = {"_W": [1, 2, -1, 1], "_V": [1, 1, 1, -2], "x": [Fraction(1, 4), 1, Fraction(1, 4), -1]}
+    row = [Fraction(entry) for part in genome.parts for entry in raw[part]]
+    assert certify(claim, genome, row, elsewhere=False) is None  # near an eigenvector, which is irrational
+    found = certify(claim, genome, row, elsewhere=False, thorough=True)
+    assert found.kind == "equilibrium"
+    assert found.violation.startswith("norm(x[i] - x[j]) = 2.0")
+
+
+def test_a_later_time_is_enclosed():
+    entries = {"conclude": "norm(x[i]) <= 2*norm(x[1]) + exp(t)/100"}
+    raw = [2, 0, 0, 2, 1, 0, 0, 1, 1, 0, 1, 0]
+    assert _proof(2, 2, raw, **entries) is None  # equal tokens: the bound holds by far at the start
+    assert _proof(2, 2, raw, 1, conclude="norm(x[i]) <= 1 + t") is not None  # |x| = e^t or e^2t at t = 1
+
+
+def test_hypotheses_that_fail_give_no_certificate():
+    assert _proof(4, 2, [*SQUARE[:4], 0, *SQUARE[5:]], **{**R1, "where": ["abscissa(V) > 0"]}) is None
+
+
+def test_equality_refutes_only_strict_relations():
+    raw = [1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1]
+    assert _proof(2, 2, raw, conclude="norm(x[1]) < norm(x[2])").grade == "exact"
+    assert _proof(2, 2, raw, conclude="norm(x[1]) <= norm(x[2])") is None
+    almost = {"conclude": "norm(x[1]) < norm(x[2])", "quantifier": "almost every start"}
+    assert _proof(2, 2, raw, **almost) is None
+
+
+TRUE = [
+    {
+        "conclude": "X tends to 0",
+        "matrices": {"W": "symmetric, positive definite", "V": "identity, negative definite"},
+    },
+    {
+        "conclude": "X is unbounded",
+        "matrices": {"W": "positive definite", "V": "identity"},
+        "where": ["norm(x[1]) >= 1"],
+    },
+    {"conclude": "X tends to 0", "causal": True, "matrices": {"V": "symmetric, negative definite"}},
+    {
+        "conclude": "max(norm(x[i]) for i in tokens) is nonincreasing",
+        "matrices": {"W": "identity", "V": "identity, negative definite"},
+    },
+    {"conclude": "norm(x[i]) <= exp(norm(V)*t)*max(norm(x[k]) for k in tokens)"},
+    {"conclude": "norm(x[1] - x[2]) is constant", "define": {"V": "0*eye(d)"}},
+    {"conclude": "rate of norm(x[1]) <= abscissa(V)", "causal": True},
+    {"conclude": "power of norm(x[1]) <= 0", "causal": True, "matrices": {"V": "antisymmetric"}},
+]
+
+
+@pytest.mark.parametrize("entries", TRUE, ids=lambda e: e["conclude"])
+def test_true_claims_are_not_refuted(entries):
+    g = torch.Generator().manual_seed(3)
+    claim = make_claim(entries)
+    for n, d in ((2, 1), (2, 2), (4, 2)):
+        genome = Genome(claim, n, d)
+        for row in fresh(genome, 6, g).tolist():
+            assert certify(claim, genome, [Fraction(round(v * 4), 4) for v in row]) is None
+
+
+@pytest.mark.parametrize(
+    "entries", [{}, {"causal": True}, {"attention": "hardmax"}, {"step": "1/4"}], ids=str
+)
+def test_facts_agree_with_simulations(entries):
+    """Rates from below and above, with room for constants: t = 0 … 6."""
+    g = torch.Generator().manual_seed(5)
+    claim = make_claim({"conclude": "X tends to 0", **entries})
+    genome, seen = Genome(claim, 2, 2), 0
+    for row in fresh(genome, 60, g):
+        raw = [Fraction(round(v * 4), 4) for v in row.tolist()]
+        known = [f for f in facts(ExactSystem(genome, raw)) if f.kind in ("lower", "upper") and not f.slow]
+        if not known or max(map(abs, raw)) > 8:
+            continue
+        systems = Systems(genome, torch.tensor([[float(q) for q in raw]], dtype=torch.float64))
+        path = systems.path(torch.tensor([0.0, 1.0, 2.0, 4.0, 6.0], dtype=torch.float64))
+        norms = path.states[0].norm(dim=-1)
+        for fact in known:
+            rate = float(arb(fact.rate)) * (path.times[0, -1] - path.times[0, 1]).item()
+            for token in fact.tokens:
+                change = (norms[-1, token - 1] / norms[1, token - 1]).log().item()
+                # the constants before the exponentials: eigenvectors at an angle, rotations
+                assert change > rate - 5 if fact.kind == "lower" else change < rate + 5
+                seen += 1
+    assert seen > 20
+
+
+def test_rows_of_another_length_are_refused():
+    with pytest.raises(InputError, match="12"):
+        _proof(2, 2, [fmpq(1)] * 3, conclude="X tends to 0")

@@ -1,0 +1,456 @@
+"""The search: false claims fall from the claim alone, true ones stand, and long transients deceive nobody."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from theory.errors import InputError
+from tokendyn.claims.claim import Claim, make_claim, read_claim
+from tokendyn.claims.command import find, library
+from tokendyn.claims.confirm import confirmed
+from tokendyn.claims.dynamics import Systems
+from tokendyn.claims.genome import Genome
+from tokendyn.claims.hunt import (
+    Judge,
+    Suspect,
+    Tally,
+    equivariant,
+    fresh,
+    hunt,
+    mutated,
+    sizes,
+    structured,
+)
+from tokendyn.claims.probing import NOT_REFUTED, REFUTED, VACUOUS, Report, probe
+from tokendyn.claims.record import replay
+from tokendyn.claims.shrink import fractions, shrunk
+
+SETS = Path(__file__).parents[1] / "claims_sets"
+FILES = [*library().values(), *sorted(SETS.glob("*/*.toml"))]
+BRIEF = 2.0
+"""Seconds for claims that stand. Those that fall get many more, and stop at the first proof."""
+PLENTY = 300.0
+
+
+def _random(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def _judged(claim: Claim, n: int, d: int, tokens: list, **weights: list) -> tuple[Judge, Suspect]:
+    """A suspect with the raw numbers given for the weights, by their raw names, and for the tokens."""
+    judge, genome = Judge(claim), Genome(claim, n, d)
+    raw = torch.zeros(genome.size, dtype=torch.float64)
+    for name, numbers in {**weights, "x": tokens}.items():
+        place = genome.parts[name].place
+        raw[place] = torch.tensor(numbers, dtype=torch.float64).flatten()
+    score, when = judge.score(genome, raw[None])
+    return judge, Suspect(genome, raw, score.item(), when.item())
+
+
+def _stands(report: Report) -> None:
+    tally = report.tally
+    assert (report.verdict, report.found) == (NOT_REFUTED, None)
+    assert 0 < tally.tried == sum(tally.sizes.values())
+    assert tally.where is not None
+    genome, raw = tally.where
+    assert raw.shape == (genome.size,)
+    again = Judge(report.claim).score(genome, raw[None])[0].item()
+    # batches of other sizes round otherwise: the largest violation may be a few units of rounding
+    assert again == pytest.approx(tally.smallest, rel=1e-4, abs=1e-7)
+    assert Judge(report.claim).feasible(genome, raw[None]).item() >= 0
+
+
+# False claims
+
+
+@pytest.mark.parametrize(
+    "name", ["stable_value_is_enough", "residual_step_bound_without_n", "every_token_diverges"]
+)
+def test_false_claims_fall_from_the_claim_alone(name):
+    """R1, T16's bound without the number of tokens, and every token under T8's conditions."""
+    report = probe(find(name), seconds=PLENTY)
+    assert report.verdict == REFUTED
+    assert report.found.grade in ("exact", "interval")
+    again = replay(report.found, digits=20)
+    assert again.hypotheses.holds
+    assert again.proved
+
+
+def test_the_counterexample_to_r1_is_beyond_what_is_proved():
+    """Two tokens converge under R1's conditions: a counterexample there would be wrong."""
+    claim = dataclasses.replace(find("stable_value_is_enough"), tokens=(2, 2))
+    _stands(probe(claim, seconds=BRIEF))
+
+
+def test_the_same_seed_finds_the_same():
+    found = [probe(find("every_token_diverges"), PLENTY, seed).found for seed in (3, 3, 4)]
+    assert found[0] == found[1]
+    assert found[0].raw != found[2].raw
+
+
+def test_violations_at_later_times_are_found():
+    """At the start the bound holds by far; nothing bounds two heads later on."""
+    claim = make_claim(
+        {
+            "conclude": "norm(x[2]) <= 1 + norm(x0[1]) + norm(x0[2])",
+            "causal": True,
+            "heads": 2,
+            "where": ["norm(x[i]) <= 1/2"],
+            "tokens": 2,
+            "dimension": 1,
+        }
+    )
+    report = probe(claim, seconds=2 * BRIEF)
+    assert report.verdict == REFUTED
+    assert report.found.time > 0
+    assert report.describe()["grade"] == report.found.grade
+    json.dumps(report.describe(), allow_nan=False)
+
+
+# True claims
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "symmetric_response_converges",
+        "tokens_move_apart_in_the_response_metric",
+        "causal_with_stable_value_converges",
+    ],
+)
+def test_true_claims_stand(name):
+    _stands(probe(find(name), seconds=BRIEF))
+
+
+def test_an_identity_is_not_refuted_by_rounding():
+    _stands(probe(read_claim(SETS / "true" / "l4_response_identity.toml"), seconds=BRIEF))
+
+
+def test_cancellation_refutes_nothing():
+    """Floats lose all digits of x² here, and call it violated; exact arithmetic does not."""
+    big = 10**7
+    claim = make_claim({"conclude": f"({big} + x[1][1])**2 - {big}**2 - 2*{big}*x[1][1] == x[1][1]**2"})
+    report = probe(claim, seconds=BRIEF)
+    assert report.tally.smallest > 0.1
+    assert report.found is None
+    assert report.verdict == NOT_REFUTED
+
+
+@pytest.mark.parametrize(("relation", "verdict"), [("<", REFUTED), ("<=", NOT_REFUTED)])
+def test_equality_refutes_a_strict_relation_only(relation, verdict):
+    claim = make_claim({"conclude": f"quad(W, x[i]) {relation} x[i] @ W @ x[i]"})
+    assert probe(claim, seconds=BRIEF).verdict == verdict
+
+
+def test_contradictory_hypotheses_are_vacuous():
+    claim = make_claim(
+        {
+            "conclude": "X tends to 0",
+            "matrices": {"W": "symmetric"},
+            "where": ["eigmin(W) > 1", "eigmax(W) < 0"],
+        }
+    )
+    report = probe(claim, seconds=BRIEF)
+    assert (report.verdict, report.found, report.tally.tried) == (VACUOUS, None, 0)
+    assert report.tally.drawn > 0
+    assert report.tally.nearest < 0
+    assert report.describe()["largest_violation"] is None
+
+
+def test_rare_hypotheses_are_reached():
+    """An interval of relative width 1e-4, which random draws miss: repairs follow the slope."""
+    claim = make_claim(
+        {
+            "conclude": "eigmin(W) <= 4",
+            "matrices": {"W": "symmetric"},
+            "where": ["eigmin(W) >= 3", "eigmin(W) <= 3.0003"],
+            "dimension": [2, 3],
+        }
+    )
+    _stands(probe(claim, seconds=BRIEF))
+
+
+# Almost every start
+
+POLES = [[0, 0, 1], [0, 0, -1]]
+"""Raw tokens on S²: opposite poles, an equilibrium, but not a stable one."""
+
+
+@pytest.mark.parametrize("quantifier", ["every start", "almost every start"])
+def test_unstable_equilibria_refute_every_start_only(quantifier):
+    claim = dataclasses.replace(find("sphere_consensus_from_almost_every_start"), quantifier=quantifier)
+    judge, suspect = _judged(claim, 2, 3, POLES, _beta=[1])
+    assert suspect.score > 0
+    assert confirmed(judge, suspect) == (quantifier == "every start")
+
+
+@pytest.mark.parametrize("quantifier", ["every start", "almost every start"])
+def test_equal_tokens_refute_a_generic_rate_for_every_start_only(quantifier):
+    """Equal tokens shrink like e^(−t), the second of two different ones like e^(−t/2)."""
+    claim = make_claim(
+        {
+            "conclude": "rate of norm(x[2]) == -1/2",
+            "causal": True,
+            "quantifier": quantifier,
+            "define": {"W": "eye(d)", "V": "-eye(d)"},
+        }
+    )
+    judge, suspect = _judged(claim, 2, 1, [[1], [1]])
+    assert suspect.score > 0
+    assert confirmed(judge, suspect) == (quantifier == "every start")
+    judge, suspect = _judged(claim, 2, 1, [[1], [0.5]])
+    assert not confirmed(judge, suspect)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        SETS / "true" / "t14_rate_of_the_second_token.toml",
+        library()["sphere_consensus_from_almost_every_start"],
+    ],
+    ids=lambda path: path.stem,
+)
+def test_true_claims_of_almost_every_start_stand(path):
+    _stands(probe(read_claim(path), seconds=BRIEF))
+
+
+# What floats must not believe
+
+CAUSAL = {"conclude": "X tends to 0", "causal": True, "define": {"W": "-eye(d)", "V": "-eye(d)"}}
+
+
+@pytest.mark.parametrize("tokens", [(131, 0), (-8, 0, -1, 0)], ids=str)
+def test_metastable_states_are_not_confirmed(tokens):
+    """They tend to 0 (T14), after a time that no run reaches: first tokens repel those behind them."""
+    judge, suspect = _judged(make_claim(CAUSAL), len(tokens), 1, [[x] for x in tokens])
+    assert suspect.score > 0  # a run of the search is deceived
+    assert not confirmed(judge, suspect)
+
+
+def test_what_does_stand_is_confirmed():
+    """The same tokens under V = I, W = 1, where the first one grows: the check does not refuse all."""
+    claim = make_claim({**CAUSAL, "define": {"W": "eye(d)", "V": "eye(d)"}})
+    judge, suspect = _judged(claim, 2, 1, [[1], [0.5]])
+    assert suspect.score > 0
+    assert confirmed(judge, suspect)
+
+
+@pytest.mark.parametrize(
+    "conclude",
+    ["rate of norm(x[1] - x[2]) <= 0", "norm(x[1] - x[2]) is bounded", "power of norm(x[i] - x[j]) <= 0"],
+)
+def test_differences_lost_beside_large_tokens_are_not_confirmed(conclude):
+    """With W = 0, V = I differences are constant while tokens grow like e^t and drown them."""
+    claim = make_claim({"conclude": conclude, "define": {"W": "0*eye(d)", "V": "eye(d)"}})
+    for tokens in ([[1, 0.3], [2, 1]], [[1e3, 0.1], [1e3, 0.3]], [[5, 5], [5.001, 5]]):
+        assert not confirmed(*_judged(claim, 2, 2, tokens))
+
+
+def test_suspects_outside_the_hypotheses_are_not_confirmed():
+    claim = make_claim({"conclude": "norm(x[i]) <= 1", "where": ["norm(x[1]) <= 2"]})
+    assert confirmed(*_judged(claim, 2, 1, [[1.5], [0]]))
+    assert not confirmed(*_judged(claim, 2, 1, [[2.5], [0]]))
+
+
+# Making it small
+
+
+def _weight(suspect: Suspect) -> tuple[int, int, int]:
+    """Numbers, then the sum of their denominators and of their numerators."""
+    numbers = fractions(suspect.raw)
+    return len(numbers), sum(q.denominator for q in numbers), sum(abs(q.numerator) for q in numbers)
+
+
+SHRINK = {
+    "at once": ({"conclude": "norm(x[i]) <= 1", "where": ["norm(x[1]) > 1/3"]}, 5, 3),
+    "weights": ({"conclude": "eigmin(W) >= -1", "matrices": {"W": "symmetric"}}, 4, 3),
+    "fixed size": ({"conclude": "norm(x[1] - x[2]) <= 1", "tokens": 3, "dimension": [2, 3]}, 3, 3),
+}
+
+
+@pytest.mark.parametrize("name", SHRINK)
+def test_shrinking_keeps_the_violation(name):
+    entries, n, d = SHRINK[name]
+    claim = make_claim(entries)
+    judge, genome = Judge(claim), Genome(claim, n, d)
+    raw = 3 * torch.randn(200, genome.size, generator=_random(), dtype=torch.float64)
+    raw = raw[judge.feasible(genome, raw) >= 0]
+    score, when = judge.score(genome, raw)
+    at = int(score.argmax())
+    before = Suspect(genome, raw[at], score[at].item(), when[at].item())
+    assert confirmed(judge, before)
+    after = shrunk(judge, before, time.monotonic() + PLENTY)
+    assert confirmed(judge, after)
+    assert after.score > 0
+    # by hand: no fewer tokens or dimensions than the claim's least are needed in any of the three
+    assert (after.genome.n, after.genome.d) == (claim.tokens[0], claim.dimension[0])
+    assert all(small < large for small, large in zip(_weight(after), _weight(before), strict=True))
+    assert max(q.denominator for q in fractions(after.raw)) <= 10
+    assert sum(after.raw == 0) >= after.genome.size - 4
+
+
+def test_shrinking_stops_in_time():
+    judge, suspect = _judged(make_claim({"conclude": "norm(x[i]) <= 1"}), 2, 1, [[2.345], [1.1]])
+    assert shrunk(judge, suspect, time.monotonic() - 1) is suspect
+
+
+# The search's parts
+
+
+def _starts(n: int, d: int) -> Tensor:
+    genome = Genome(make_claim({"conclude": "X tends to 0"}), n, d)
+    raw = torch.randn(400, genome.size, generator=_random(), dtype=torch.float64)
+    return structured(genome, raw, _random(1))[:, genome.parts["x"].place].unflatten(1, (n, d))
+
+
+def test_starts_have_structure():
+    x = _starts(4, 2)
+    gram = x @ x.mT
+    seen = {
+        "equal": (x == x[:, :1]).all((1, 2)),
+        "mirrored": (x[:, 1::2] == -x[:, ::2]).all((1, 2)),
+        "one zero": ((x == 0).all(2).sum(1) == 1),
+        "square": ((gram[:, 0, 0] - gram[:, 2, 2]).abs() < 1e-12) & (gram[:, 0, 1].abs() < 1e-12),
+        "on a line": (torch.linalg.svdvals(x)[:, 1] < 1e-12) & (x != x[:, :1]).any(2).any(1),
+        "two places": (x[:, ::2] == x[:, :1]).all((1, 2)) & (x[:, 1::2] == x[:, -1:]).all((1, 2)),
+    }
+    for name, rows in seen.items():
+        assert rows.sum() > 3, name
+    assert (torch.linalg.svdvals(x)[:, 1] > 0.01).sum() > 100  # others are left as they were
+    assert (_starts(3, 2)[:, -1] == 0).all(1).sum() > 3  # mirrored, with an odd one out at 0
+
+
+@pytest.mark.parametrize(
+    "matrices", [{"W": "positive definite", "A": "negative definite"}, {"W": "any", "A": "any"}]
+)
+def test_equivariant_rows_commute_with_rotations(matrices):
+    claim = make_claim({"conclude": "X tends to 0", "matrices": matrices, "define": {"V": "inv(A) @ W"}})
+    genome = Genome(claim, 5, 2)
+    raw = equivariant(genome, torch.randn(20, genome.size, generator=_random(), dtype=torch.float64))
+    systems = Systems(genome, raw)
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    for name in ("W", "A", "V"):
+        matrix = systems.values[name].data
+        assert torch.allclose(matrix @ turn, turn @ matrix, rtol=1e-12)
+    x = torch.randn(20, 5, 2, generator=_random(2), dtype=torch.float64)
+    # the solver's inverse of A is good to its condition number times 1e-16
+    assert torch.allclose(systems.velocity(x @ turn.T), systems.velocity(x) @ turn.T, rtol=1e-9, atol=1e-12)
+    centre, sides = systems.x0.sum(1), (systems.x0 - systems.x0.roll(1, 1)).norm(dim=2)
+    assert centre.abs().max() < 1e-12  # a regular polygon
+    assert torch.allclose(sides, sides[:, :1].expand_as(sides), rtol=1e-12)
+
+
+def test_children_take_after_their_parents():
+    genome = Genome(make_claim({"conclude": "X tends to 0"}), 3, 2)
+    elite = torch.randn(2, genome.size, generator=_random(), dtype=torch.float64)
+    child = mutated(genome, elite, 300, _random(1))
+    x = genome.parts["x"].place
+    weights, tokens = child[:, : x.start], child[:, x]
+    kept = (weights[:, None] == elite[None, :, : x.start]).all(2)  # (children, elite)
+    ratio = tokens[:, None] / elite[None, :, x]
+    scaled = kept & ((ratio / ratio[..., :1] - 1).abs() < 1e-12).all(2)
+    crossed = kept & (tokens[:, None] == elite.flip(0)[None, :, x]).all(2)
+    assert child.shape == (300, genome.size)
+    assert child.isfinite().all()
+    assert scaled.any(0).all()
+    assert crossed.any(0).all()
+    assert (~kept.any(1)).sum() > 50
+
+
+def test_slopes_lead_to_hypotheses_and_to_violations():
+    claim = make_claim(
+        {"conclude": "eigmin(W) <= 9", "matrices": {"W": "symmetric"}, "where": ["eigmin(W) >= 3"]}
+    )
+    judge, genome = Judge(claim), Genome(claim, 2, 2)
+    raw = torch.randn(50, genome.size, generator=_random(), dtype=torch.float64)
+    before = judge.feasible(genome, raw)
+    assert (before < 0).all()
+    mended = judge.repaired(genome, raw, steps=200)
+    after = judge.feasible(genome, mended)
+    assert (after > before).all()
+    inside = mended[after >= 0]
+    assert len(inside) > 10
+    moved = judge.sharpened(genome, inside)
+    assert (judge.score(genome, moved)[0] > judge.score(genome, inside)[0]).all()
+
+
+def test_generations_come_closer_than_chance():
+    """Cauchy and Schwarz are sharp where two 3 × 3 matrices are parallel: no draw of 256 is nearly so."""
+    claim = make_claim(
+        {
+            "conclude": "trace(B.T @ C) <= fro(B)*fro(C)",
+            "matrices": {"B": "any", "C": "any"},
+            "where": ["fro(B) >= 1", "fro(C) >= 1"],
+            "tokens": 2,
+            "dimension": 3,
+        }
+    )
+    judge, tally, genome = Judge(claim), Tally(), Genome(claim, 2, 3)
+    rows = fresh(genome, 256, _random())
+    rows = rows[judge.feasible(genome, rows) >= 0]
+    chance = judge.score(genome, rows)[0].max().item()
+    for suspect in hunt(claim, time.monotonic() + BRIEF, 0, tally, judge):
+        assert suspect.score < 1e-6  # the bound is true, but for rounding
+    assert chance < -0.05
+    assert tally.smallest > -0.005
+
+
+def test_sizes_start_small():
+    claim = make_claim({"conclude": "X tends to 0", "tokens": [2, 4], "dimension": [1, 3]})
+    found = sizes(claim)
+    assert found[0] == (2, 1)
+    assert found[-1] == (4, 3)
+    assert len(set(found)) == 9
+
+
+# Claims that cannot be evaluated
+
+
+@pytest.mark.parametrize(
+    ("entries", "got"),
+    [
+        ({"conclude": "x[i] tends to 0"}, r"x\[i\]"),
+        ({"conclude": "W @ x[i] <= 1"}, r"W @ x\[i\]"),
+        ({"conclude": "X tends to 0", "where": ["W >= 0"]}, "where: got W"),
+        ({"conclude": "X tends to 0", "step": "W"}, "step: got W"),
+        ({"conclude": "X tends to 0", "define": {"W": "1"}}, "define.W"),
+        ({"conclude": "norm(x[9]) <= 1"}, r"x\[9\]"),
+        ({"conclude": "x[1][9] <= 1"}, "9"),
+        ({"conclude": "norm(p[1]) <= 1"}, "encoding"),
+    ],
+    ids=str,
+)
+def test_claims_that_make_no_sense_are_refused(entries, got):
+    with pytest.raises(InputError, match=got):
+        probe(make_claim(entries), seconds=BRIEF)
+
+
+# All claims that we keep
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_kept_claims_can_be_evaluated_at_all_sizes(path):
+    claim, all_sizes = read_claim(path), []
+    for n, d in sizes(claim):
+        genome = Genome(claim, n, d)
+        # a short horizon suffices to evaluate; layers need a few
+        judge = Judge(claim, horizon=4.0 if claim.step else 0.1)
+        raw = fresh(genome, 3, _random())
+        assert not judge.feasible(genome, raw).isnan().any()
+        all_sizes.append((judge, genome, raw))
+    for judge, genome, raw in (all_sizes[0], all_sizes[-1]):
+        assert not judge.score(genome, raw)[0].isnan().any()
+    assert make_claim(claim.describe()) == claim
+
+
+@pytest.mark.parametrize("name", library())
+def test_the_library_says_where_a_claim_is_from_and_what_is_known(name):
+    claim = find(name)
+    assert claim.source
+    assert claim.title != name
+    assert library()[name].read_text("utf-8").startswith("# Known: ")

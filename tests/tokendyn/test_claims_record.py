@@ -1,0 +1,137 @@
+"""Files of counterexamples: written, read and checked again; what was tampered with is refused."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from flint import arb, ctx
+
+from theory.errors import InputError
+from tokendyn.claims.certify import certify
+from tokendyn.claims.claim import make_claim
+from tokendyn.claims.genome import Genome
+from tokendyn.claims.record import Counterexample, as_json, from_certificate, from_json, read, replay, write
+
+PLAIN = {"conclude": "norm(x[i]) <= 1"}
+ROW = tuple(map(Fraction, (1, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0, 1)))
+
+
+def _certified(entries, n, d, raw, time=0) -> Counterexample:
+    claim = make_claim(entries)
+    return from_certificate(claim, certify(claim, Genome(claim, n, d), raw, time), {"seed": 7})
+
+
+def _at(tmp_path: Path, found: Counterexample) -> Path:
+    write(tmp_path / "found.json", found)
+    return tmp_path / "found.json"
+
+
+def test_survives_its_file(tmp_path):
+    found = _certified(
+        {**PLAIN, "matrices": {"W": "any"}, "scalars": {"c": "> 0"}},
+        2,
+        2,
+        (*ROW[:4], Fraction(1, 3), *ROW[4:]),
+    )
+    assert read(_at(tmp_path, found)) == found
+
+
+def test_replays_to_fifty_digits(tmp_path):
+    again = replay(read(_at(tmp_path, _certified(PLAIN, 2, 2, ROW))), digits=50)
+    assert again.proved
+    assert again.enclosed
+    with ctx.workprec(300):
+        assert arb(2).sqrt().str(50, radius=False) in again.lines[0]
+
+
+def test_replays_a_later_time():
+    found = _certified({"conclude": "norm(x[i]) <= 1 + t"}, 2, 2, (2, 0, 0, 2, 1, 0, 0, 1, 1, 0, 1, 0), 1)
+    again = replay(found, digits=50)
+    with ctx.workprec(300):  # equal tokens under one of W, V = 2I, I: |x(1)| = e or e²
+        digits = {arb(k).exp().str(50, radius=False)[:50] for k in (1, 2)}
+    assert any(text in again.lines[0] for text in digits)
+
+
+def test_replays_the_long_run():
+    raw = (1, 0, 1, 0, -4, 0, 0, 1, 0, 1, 0, 6, 0, 0, 2, 0, 0, 2, -2, 0, 0, -2)
+    entries = {
+        "conclude": "X tends to 0",
+        "matrices": {"W": "positive definite", "A": "negative definite"},
+        "define": {"V": "inv(A) @ W"},
+        "where": ["abscissa(V) < 0"],
+        "dimension": 2,
+    }
+    again = replay(_certified(entries, 4, 2, raw))
+    assert again.hypotheses.holds
+    assert again.certificate.kind == "lower"
+
+
+def _unproved(**entries) -> Counterexample:
+    claim = make_claim(entries)
+    return Counterexample(claim, 2, 2, ROW, Fraction(1), "float", "seen in floats", "grows", {})
+
+
+def test_shows_what_is_not_proved_and_says_so():
+    again = replay(_unproved(conclude="norm(x[i]) <= 1000"), digits=30)  # it is no violation
+    assert not again.proved
+    assert again.enclosed
+    assert any(line.startswith("t = 1: norm(x[i]) = ") for line in again.lines)
+    claim = make_claim({"conclude": "norm(x[i]) <= 1000", "heads": 3})
+    size = Genome(claim, 2, 2).size
+    again = replay(
+        Counterexample(claim, 2, 2, (Fraction(1, 2),) * size, Fraction(1), "float", "", ""), digits=20
+    )
+    assert not again.enclosed
+
+
+def test_refuses_a_proof_that_is_none():
+    claim = make_claim({"conclude": "norm(x[i]) <= 1000"})
+    with pytest.raises(InputError, match="no proof"):
+        replay(Counterexample(claim, 2, 2, ROW, Fraction(0), "exact", "", ""))
+
+
+def test_refuses_systems_outside_the_hypotheses():
+    with pytest.raises(InputError, match=r"norm\(x\[1\]\) > 5"):
+        replay(_unproved(conclude="X tends to 0", where=["norm(x[1]) > 5"]))
+
+
+CHANGES = {
+    "raw": lambda data: data["raw"].__setitem__(0, "2"),
+    "time": lambda data: data.update(time="3"),
+    "claim": lambda data: data["claim"].update(conclude="norm(x[i]) <= 2"),
+    "n": lambda data: data.update(n=3),
+    "grade": lambda data: data.update(grade="certain"),
+    "format": lambda data: data.update(format="other"),
+    "missing": lambda data: data.pop("reason"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_refuses_changed_files(name):
+    data = json.loads(json.dumps(as_json(_certified(PLAIN, 2, 2, ROW))))
+    CHANGES[name](data)
+    with pytest.raises(InputError):
+        from_json(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"raw": ["1"]}, {"raw": ["x"] * 12}, {"raw": 3}, {"n": 99}, {"n": "2"}, {"time": "1/0"}, {"seen": []}],
+    ids=str,
+)
+def test_refuses_numbers_that_make_no_system(change):
+    data = {**as_json(_certified(PLAIN, 2, 2, ROW)), **change}
+    del data["checksum"]
+    with pytest.raises(InputError):
+        from_json(data)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "not json", '{"format": "tokendyn counterexample 1"}'])
+def test_refuses_foreign_files(tmp_path, text):
+    path = tmp_path / "foreign.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError):
+        read(path)
+    with pytest.raises(InputError, match="check the path"):
+        read(tmp_path / "none.json")

@@ -1,0 +1,239 @@
+"""Is a suspect's violation real? Longer and sharper runs, and a close look at states that stand still.
+
+A state can move so slowly that it looks fixed for any time a computer has (its velocity is like
+e^{−|x|²}); so what stands still counts only if Newton's method finds an equilibrium right beside it.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from tokendyn.claims.dynamics import Path, Systems
+from tokendyn.claims.hunt import Judge, Suspect
+from tokendyn.claims.violation import FLOOR, STRICT, along, instant, largest, long_run, times_for
+
+HORIZONS = (60.0, 600.0, 20_000.0)
+NEIGHBOURS = 48
+MOVES = 1e-4
+"""Speed, relative to the tokens' size and the system's pace, above which a state is not standing still."""
+
+
+def confirmed(judge: Judge, suspect: Suspect) -> bool:
+    """Whether the violation stands up to more time and smaller tolerances, in floating point."""
+    row = suspect.raw[None]
+    if judge.feasible(suspect.genome, row)[0] < 0:
+        return False
+    if judge.claim.parsed.asymptotic and not _one_pace(judge.systems(suspect.genome, row)):
+        return False
+    if not judge.claim.parsed.asymptotic:
+        return suspect.score > STRICT and _again(judge, suspect) and _typical(judge, suspect)
+    found = (_survives(judge, suspect, horizon) for horizon in _horizons(judge))
+    real = any(found) if judge.claim.parsed.kind == "rate" else all(found)
+    return real and _typical(judge, suspect)
+
+
+def _one_pace(systems: Systems) -> bool:
+    """Whether no eigenvalue of a V_h or their sum is so far below its norm that runs end too soon."""
+    value = systems.system.value[0].reshape(-1, *systems.system.value.shape[-2:])
+    for matrix in (*value, value.sum(0)):
+        size = torch.linalg.eigvals(matrix).abs() / torch.linalg.matrix_norm(matrix).clamp(min=1e-300)
+        if ((size < 1e-4) & (size > 1e-12)).any():
+            return False
+    return True
+
+
+def _horizons(judge: Judge) -> tuple[float, ...]:
+    if judge.claim.parsed.kind == "rate":
+        return (30.0, 60.0, 150.0, 400.0, 1000.0)
+    return (60.0, 600.0) if judge.claim.step or judge.claim.attention == "hardmax" else HORIZONS
+
+
+def _last(path: Path) -> int:
+    """The last sample that was reached."""
+    return int(path.reached[0].long().sum()) - 1
+
+
+def _blurred(x: Tensor) -> tuple[Tensor, Tensor]:
+    """States (…, n, d) with an error of 1e-8 of their largest entry, as runs make it, either way."""
+    noise = torch.randn(x.shape, generator=Generator().manual_seed(0), dtype=torch.float64)
+    error = 1e-8 * noise * x.abs().amax((-2, -1), keepdim=True)
+    return x + error, x - error
+
+
+def _stable(systems: Systems, fine: Path, coarse: Path) -> bool:
+    """Whether a looser tolerance leaves the conclusion's quantity, at every sample, as it is to 2 %.
+
+    A quantity that cancels beside large tokens is not resolved, and shows it here.
+    """
+    both = (fine.reached & coarse.reached)[0]
+    blurred = (replace(fine, states=states) for states in _blurred(fine.states))
+    sides = [along(systems, path)[0][0][both] for path in (fine, coarse, *blurred)]
+    return all(bool(((side - sides[0]).abs() <= 0.02 * sides[0].abs()).all()) for side in sides[1:])
+
+
+def _again(judge: Judge, suspect: Suspect) -> bool:
+    """Whether the violation shows again; at a later time, larger than what tolerances make of it."""
+    least = STRICT if judge.claim.parsed.kind == "compare" else 1e-5
+    if suspect.time == 0:
+        return judge.score(suspect.genome, suspect.raw[None])[0][0].item() > least
+    systems = judge.systems(suspect.genome, suspect.raw[None])
+    times = torch.tensor([0.0, suspect.time], dtype=torch.float64) * systems.pace[0]
+    found = []
+    with torch.no_grad():
+        for rtol in (1e-6, 1e-10):
+            path = systems.path(times.round() if systems.h is not None else times, rtol=rtol)
+            if not path.reached[0, -1]:
+                return False
+            x = path.states[:, -1]
+            found += [instant(systems, state, path.times[:, -1])[0] for state in (x, *_blurred(x))]
+    items = torch.stack(found)
+    least = 1e-4 if judge.claim.parsed.kind == "compare" else 1e-2
+    return bool(((items.amin(0) > least) & (items.amax(0) < 1.2 * items.amin(0))).any())
+
+
+@torch.no_grad()
+def _survives(judge: Judge, suspect: Suspect, horizon: float) -> bool:
+    systems = judge.systems(suspect.genome, suspect.raw[None])
+    times = times_for(judge.claim, horizon)
+    path = systems.path(times, rtol=1e-9, max_steps=100_000)
+    score = largest(long_run(systems, path))[0].item()
+    if not score > 0 or not (_resolved(path) or _decaying_rate(judge, path)):
+        return False
+    if judge.claim.parsed.kind == "rate":
+        return _moving(systems, path) and _stable(systems, path, systems.path(times, rtol=1e-6))
+    if horizon == _horizons(judge)[0] or path.grew[0]:
+        return True
+    if judge.claim.parsed.kind == "limit" and "t" in judge.claim.parsed.names():
+        coarse = systems.path(times, rtol=1e-6)
+        return _moving(systems, path) and _comes_elsewhere(systems, path) and _stable(systems, path, coarse)
+    return _came_to_zero(path) or _moving(systems, path) or _stands(systems, path.states[0, -1])
+
+
+def _resolved(path: Path) -> bool:
+    """Whether no token is so small beside the largest that the run's tolerance, which they share, hides it.
+
+    What is exactly 0 is resolved.
+    """
+    size, last = path.states[0].nan_to_num(0).norm(dim=-1), _last(path)
+    small = size[last][size[last] > 0]
+    return len(small) == 0 or bool(small.min() > 1e-6 * size[last].max())
+
+
+def _came_to_zero(path: Path) -> bool:
+    """Exponentially: all tokens are 1e-8 of what they were."""
+    return bool(path.states[0, -1].abs().max() < 1e-8 * path.states[0, 0].abs().max())
+
+
+def _moving(systems: Systems, path: Path) -> bool:
+    """Whether every token still moves at the end, at a speed that the run resolves, as a share of its size.
+
+    A single token that seems to stand may creep, and drive the others for as long as it does.
+    """
+    x = path.states[:, _last(path)]
+    speed = systems.velocity(x)[0].norm(dim=-1) * (1 if systems.h is None else systems.h[0])
+    size, largest_size = x[0].norm(dim=-1), path.states[0].nan_to_num(0).norm(dim=-1).amax()
+    least = 0.003 / path.times[0, -1] if _scaled(systems) else MOVES * systems.pace[0]
+    moving = ((speed > least * size) | (size < 1e-8 * largest_size)).all()
+    return bool(moving) and (_scaled(systems) or systems.claim.parsed.kind == "rate" or _keeps_going(path))
+
+
+def _scaled(systems: Systems) -> bool:
+    """Whether the conclusion may be about states that come to rest like a power of time."""
+    return systems.claim.parsed.kind == "power" or "t" in systems.claim.parsed.names()
+
+
+def _comes_elsewhere(systems: Systems, path: Path) -> bool:
+    """Whether the quantity comes to another limit: it changes ever less over decades of time."""
+    left, right = along(systems, path)
+    assert right is not None
+    distance = (left - right)[0].abs()
+    last = _last(path)
+    samples = [distance[max(0, last - back)] for back in (16, 8, 0)]
+    before, after = (samples[1] - samples[0]).abs(), (samples[2] - samples[1]).abs()
+    settled = (after < 0.5 * before + 1e-6 * samples[2]) & (after < 0.05 * samples[2]) & (samples[2] > FLOOR)
+    return bool(settled.any())
+
+
+def _decaying_rate(judge: Judge, path: Path) -> bool:
+    """Rates are measured while tokens are resolved; those that decay faster then do no harm."""
+    return judge.claim.parsed.kind in ("rate", "power") and not path.grew[0]
+
+
+def _keeps_going(path: Path) -> bool:
+    """Whether the tokens' size, over the last half decades of time, is kept to 1e-4 or grows threefold.
+
+    What shrinks slowly may go on to 0; weak damping looks like none for a while.
+    """
+    size = path.states[0].norm(dim=-1).amax(-1)
+    early, late = size[-13:-6].max(), size[-7:].max()
+    return bool((late / early - 1).abs() < 1e-4 or late > 3 * early)
+
+
+def _stands(systems: Systems, x: Tensor) -> bool:
+    """Whether Newton's method finds an equilibrium beside x with full precision, isolated but for symmetries.
+
+    Where the Jacobian is more singular than rotations that commute with the weights make it, floats cannot
+    tell standing from creeping, and only a certificate can.
+    """
+    on_sphere = systems.claim.sphere
+
+    def field(flat: Tensor) -> Tensor:
+        state = flat.unflatten(0, x.shape)[None]
+        length = state.norm(dim=-1, keepdim=True)
+        if on_sphere:
+            state = state / length
+        radial = (length - 1) * state if on_sphere else 0.0  # so that radial directions are regular
+        return ((systems.velocity(state) / systems.pace[0]) + radial)[0].flatten()
+
+    at, size, free = x.flatten().clone(), x.abs().max(), _orbit_dimension(systems, x)
+    move = at
+    with torch.enable_grad():
+        for _ in range(6):
+            jacobian = torch.autograd.functional.jacobian(field, at)
+            if not jacobian.isfinite().all():
+                return False
+            left, stretch, right = torch.linalg.svd(jacobian)
+            rank = len(stretch) - free
+            if rank < 1 or not stretch[rank - 1] > 1e-9 * stretch[0]:
+                return False
+            move = -right[:rank].mT @ ((left[:, :rank].mT @ field(at)) / stretch[:rank])
+            at = at + move
+    small = field(at).abs().max() <= 1e-12 * size
+    return bool(small and (at - x.flatten()).abs().max() <= 1e-3 * size and move.abs().max() <= 1e-10 * size)
+
+
+def _orbit_dimension(systems: Systems, x: Tensor) -> int:
+    """Of the orbit of x under the rotations that commute with all weights."""
+    d = x.shape[1]
+    if systems.claim.encoding not in ("none", "alibi", "bias") or d == 1:
+        return 0
+    r, c = torch.triu_indices(d, d, 1)
+    basis = x.new_zeros(len(r), d, d)
+    basis[range(len(r)), r, c], basis[range(len(r)), c, r] = 1.0, -1.0
+    weights = torch.cat([m.reshape(-1, d, d) for m in (systems.system.score, systems.system.value)])
+    brackets = (basis[:, None] @ weights - weights @ basis[:, None]).flatten(1)
+    _, stretch, right = torch.linalg.svd(brackets.mT, full_matrices=True)
+    padded = torch.cat((stretch, stretch.new_zeros(len(r) - len(stretch))))
+    commuting = right[padded < 1e-9 * weights.abs().max()]
+    if not len(commuting):
+        return 0
+    moves = torch.einsum("kb,bij,nj->kni", commuting, basis, x).flatten(1)
+    return int(torch.linalg.matrix_rank(moves, rtol=1e-9))
+
+
+def _typical(judge: Judge, suspect: Suspect) -> bool:
+    """Under "almost every start": whether starts near by violate the conclusion too."""
+    if judge.claim.quantifier == "every start":
+        return True
+    g = Generator().manual_seed(0)
+    place = suspect.genome.parts["x"].place
+    rows = suspect.raw.repeat(NEIGHBOURS, 1)
+    size = suspect.raw[place].abs().max().clamp(min=1e-3)
+    rows[:, place] += 1e-3 * size * torch.randn(rows[:, place].shape, generator=g, dtype=torch.float64)
+    rows = rows[judge.feasible(suspect.genome, rows) >= 0]
+    if len(rows) < NEIGHBOURS // 4:
+        return False
+    horizon = 600.0 if judge.claim.parsed.asymptotic else None
+    score, _ = judge.score(suspect.genome, rows, horizon)
+    return bool((score > 0).double().mean() > 0.9)

@@ -1,0 +1,339 @@
+"""The search for a counterexample: random structure, evolution, gradient ascent, over weights and starts."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from tokendyn.claims.claim import Claim
+from tokendyn.claims.dynamics import Systems, off_sphere
+from tokendyn.claims.genome import Genome
+from tokendyn.claims.violation import STRICT, feasibility, instant, largest, long_run, times_for, uses_start
+
+BATCH = 512
+ELITE = 48
+SUSPECTS = 3
+"""Of a batch, at most."""
+
+
+@dataclass
+class Tally:
+    """What was tried: systems that satisfied the hypotheses, all systems, and the worst seen."""
+
+    tried: int = 0
+    drawn: int = 0
+    smallest: float = -torch.inf  # the largest violation score; < 0 while not violated
+    nearest: float = -torch.inf  # the largest feasibility of a system that was not
+    where: tuple[Genome, Tensor] | None = None
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Suspect:
+    """A raw row whose system seems to violate its claim, by `score`; `item` is the assignment of indices."""
+
+    genome: Genome
+    raw: Tensor  # (size,)
+    score: float
+    time: float = 0.0  # of the violation, for conclusions at every instant
+
+
+def sizes(claim: Claim) -> list[tuple[int, int]]:
+    """All (n, d), small ones first."""
+    (n0, n1), (d0, d1) = claim.tokens, claim.dimension
+    found = [(n, d) for n in range(n0, n1 + 1) for d in range(d0, d1 + 1)]
+    return sorted(found, key=lambda size: (size[0] * size[1], size))
+
+
+# Random structure
+
+
+def fresh(genome: Genome, count: int, g: Generator) -> Tensor:
+    """Raw rows of many kinds: scales over decades, zeros, small integers, and structured starts."""
+    raw = torch.randn(count, genome.size, generator=g, dtype=torch.float64)
+    scale = 10 ** (torch.rand(count, len(genome.parts), generator=g, dtype=torch.float64) * 1.6 - 0.8)
+    for k, part in enumerate(genome.parts.values()):
+        raw[:, part.place] *= scale[:, k : k + 1]
+    sparse = torch.rand(count, 1, generator=g) < 0.25
+    raw = torch.where(sparse & (torch.rand(raw.shape, generator=g) < 0.4), 0.0, raw)
+    whole = torch.rand(count, 1, generator=g) < 0.3
+    raw = torch.where(whole, raw.round(), raw)
+    return structured(genome, raw, g)
+
+
+def equivariant(genome: Genome, raw: Tensor) -> Tensor:
+    """Rows (d = 2) made to have weights that commute with rotations, and a regular polygon to start from."""
+    found = raw.clone()
+    for part in genome.parts.values():
+        flat = found[:, part.place]
+        if part.kind == "matrix":
+            along, across = (flat[:, 0] + flat[:, 3]) / 2, (flat[:, 1] - flat[:, 2]) / 2
+            flat[:] = torch.stack((along, across, -across, along), 1)
+        elif part.kind == "lower":
+            flat[:, 1], flat[:, 2] = 0, flat[:, 0]
+        elif part.kind in ("diagonal", "signs"):
+            flat[:, 1] = flat[:, 0]
+        elif part.name == "x":
+            flat[:] = (_polygon(genome.n) * flat[:, :2].norm(dim=1)[:, None, None]).flatten(1)
+    return found
+
+
+def _polygon(n: int) -> Tensor:
+    """The corners (n, 2) of a regular polygon with its centre at 0 and its first corner at (1, 0)."""
+    angle = 2 * torch.pi * torch.arange(n, dtype=torch.float64) / n
+    return torch.stack((angle.cos(), angle.sin()), 1).round(decimals=14)
+
+
+def structured(genome: Genome, raw: Tensor, g: Generator) -> Tensor:
+    """Starts with structure in half of the rows: equal, mirrored, polygons, one large, one zero, …"""
+    part, n, d = genome.parts["x"], genome.n, genome.d
+    x = raw[:, part.place].unflatten(1, (n, d)).clone()
+    choice = torch.randint(0, 18, (len(raw),), generator=g)
+
+    def put(kind: int, start: Tensor) -> None:
+        chosen = choice == kind
+        x[chosen] = start[chosen]
+
+    first = x[:, :1]
+    put(0, first.expand_as(x))
+    mirrored = x.clone()
+    mirrored[:, 1::2] = -mirrored[:, : 2 * (n // 2) : 2]
+    if n % 2:
+        mirrored[:, -1] = 0
+    put(1, mirrored)
+    one_zero = x.clone()
+    one_zero[torch.arange(len(x)), torch.randint(0, n, (len(x),), generator=g)] = 0
+    put(2, one_zero)
+    put(3, first * torch.randn(len(x), n, 1, generator=g, dtype=torch.float64))
+    small = x.clone()
+    small[:, :-1] = x[:, :1] * 0.1
+    small[:, -1] = x[:, 0] * 10 ** (torch.rand(len(x), 1, generator=g, dtype=torch.float64) * 1.5)
+    put(4, small)
+    put(5, x * 10 ** (torch.rand(len(x), 1, 1, generator=g, dtype=torch.float64) * 2))
+    if d >= 2:
+        polygon = torch.zeros_like(x)
+        polygon[..., :2] = x[:, 0].norm(dim=-1)[:, None, None] * _polygon(n)
+        put(6, polygon)
+        put(7, polygon * 3)
+    put(8, first + 0.01 * x)
+    two = torch.where((torch.arange(n) % 2 == 0)[None, :, None], x[:, :1], x[:, -1:])
+    put(9, two)
+    basis = torch.zeros_like(x)
+    for k in range(n):
+        basis[:, k, k % d] = (-1.0) ** (k // d) * (1 + k // (2 * d))
+    put(10, basis * first.abs().amax(-1, keepdim=True))
+    put(11, x.abs())
+    put(12, x * 10 ** (torch.rand(len(x), n, 1, generator=g, dtype=torch.float64) * 4 - 2))
+    raw = raw.clone()
+    raw[:, part.place] = x.flatten(1)
+    return raw
+
+
+def mutated(genome: Genome, elite: Tensor, count: int, g: Generator) -> Tensor:
+    """Children of elite rows: noise of many sizes, single entries, exchanged parts, scaled tokens."""
+    parents = elite[torch.randint(0, len(elite), (count,), generator=g)]
+    others = elite[torch.randint(0, len(elite), (count,), generator=g)]
+    size = 10 ** (torch.rand(count, 1, generator=g, dtype=torch.float64) * 3 - 3)
+    noise = torch.randn(parents.shape, generator=g, dtype=torch.float64) * size * (parents.abs() + 0.3)
+    few = torch.rand(parents.shape, generator=g) < 0.2
+    kind = torch.randint(0, 6, (count, 1), generator=g)
+    child = torch.where(kind == 0, parents + noise, parents + noise * few)
+    child = torch.where((kind == 1) & few, 0.0, child)
+    child = torch.where(
+        kind == 2,
+        parents + torch.rand(count, 1, generator=g, dtype=torch.float64) * (others - parents),
+        child,
+    )
+    x = genome.parts["x"].place
+    scaled = parents.clone()
+    scaled[:, x] *= 10 ** (torch.randn(count, 1, generator=g, dtype=torch.float64) * 0.3)
+    child = torch.where(kind == 3, scaled, child)
+    crossed = parents.clone()
+    crossed[:, x] = others[:, x]
+    return torch.where(kind == 4, crossed, child)
+
+
+# The score of rows
+
+
+class Judge:
+    """Scores raw rows: feasibility first, then the violation of the conclusion."""
+
+    def __init__(self, claim: Claim, device: str = "cpu", horizon: float = 60.0) -> None:
+        self.claim, self.device, self.horizon = claim, device, horizon
+        self.follow = claim.parsed.asymptotic or uses_start(claim)
+
+    def systems(self, genome: Genome, raw: Tensor) -> Systems:
+        return Systems(genome, raw.to(self.device))
+
+    def feasible(self, genome: Genome, raw: Tensor) -> Tensor:
+        with torch.no_grad():
+            return feasibility(self.systems(genome, raw)).cpu()
+
+    def score(self, genome: Genome, raw: Tensor, horizon: float | None = None) -> tuple[Tensor, Tensor]:
+        """Violation (B,) of rows within the hypotheses, −inf where undefined, and when it shows."""
+        score, when = self._score(genome, raw, horizon)
+        return torch.where(score.isnan(), -torch.inf, score), when
+
+    def _score(self, genome: Genome, raw: Tensor, horizon: float | None) -> tuple[Tensor, Tensor]:
+        systems = self.systems(genome, raw)
+        zero = torch.zeros(len(raw), dtype=torch.float64)
+        with torch.no_grad():
+            if self.claim.parsed.asymptotic:
+                return self._lasting(genome, raw, horizon or self.horizon), zero
+            found = largest(instant(systems)).cpu()
+            if not self.follow:
+                return found, zero
+            times = self._times(10.0)
+            path = systems.path(times)
+            for k in range(1, len(times), 3):
+                there = path.reached[:, k]
+                if there.any():
+                    x = torch.where(there[:, None, None], path.states[:, k], systems.x0)
+                    later = torch.where(
+                        there, largest(instant(systems, x, path.times[:, k])), -torch.inf
+                    ).cpu()
+                    zero = torch.where(later > found, path.times[:, k].cpu(), zero)
+                    found = torch.maximum(found, later)
+            return found, zero
+
+    def _lasting(self, genome: Genome, raw: Tensor, horizon: float) -> Tensor:
+        """The violation at a horizon; where there is one, the least up to a horizon 100 times as long."""
+        found = torch.full((len(raw),), torch.inf, dtype=torch.float64)
+        rows = torch.arange(len(raw))
+        for stretch in (1, 10, 100) if self._patient else (1,):
+            systems = self.systems(genome, raw[rows])
+            path = systems.path(self._times(stretch * horizon), max_steps=2000 * min(stretch, 3))
+            seen = largest(long_run(systems, path)).cpu()
+            known = path.reached[:, -1].cpu() | path.grew.cpu() | (stretch == 1)  # else the steps ran out
+            seen = torch.where(seen.isnan(), -torch.inf, seen)
+            found[rows] = torch.where(known, torch.minimum(found[rows], seen), found[rows])
+            rows = rows[found[rows] > 0]
+            if not len(rows):
+                break
+        return found
+
+    @property
+    def _patient(self) -> bool:
+        """Whether transients may be long, and a longer run costs little."""
+        return self.claim.parsed.kind != "rate" and not self.claim.step and self.claim.attention == "softmax"
+
+    def _times(self, horizon: float) -> Tensor:
+        return times_for(self.claim, horizon).to(self.device)
+
+    def ended(self, genome: Genome, raw: Tensor) -> Tensor:
+        """The row whose start is where this one's trajectory has come to."""
+        if not self.claim.parsed.asymptotic:
+            return raw
+        systems = self.systems(genome, raw[None])
+        path = systems.path(self._times(10 * self.horizon))
+        if not path.reached[0, -1]:
+            return raw
+        x, row = path.states[0, -1].cpu(), raw.clone()
+        row[genome.parts["x"].place] = (off_sphere(x) if self.claim.sphere else x).flatten()
+        return row
+
+    # Gradient steps
+
+    def repaired(self, genome: Genome, raw: Tensor, steps: int = 30) -> Tensor:
+        """Rows moved up the slope of feasibility."""
+        return self._ascend(
+            genome, raw, steps, lambda systems: feasibility(systems).clamp(max=0.05, min=-1e6)
+        )
+
+    def sharpened(self, genome: Genome, raw: Tensor, steps: int = 25) -> Tensor:
+        """Rows moved up the slope of the violation at the start, within the hypotheses."""
+
+        def goal(systems: Systems) -> Tensor:
+            margin = feasibility(systems).clamp(min=-1e6)
+            return largest(instant(systems)).clamp(min=-1e6) + 10 * (margin - 0.001).clamp(max=0)
+
+        return self._ascend(genome, raw, steps, goal)
+
+    def _ascend(self, genome: Genome, raw: Tensor, steps: int, goal) -> Tensor:
+        row = raw.to(self.device).clone().requires_grad_()
+        optimizer = torch.optim.Adam([row], lr=0.05)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            value = goal(Systems(genome, row))
+            loss = -torch.where(value.isfinite(), value, torch.zeros_like(value)).sum()
+            if not loss.requires_grad:
+                break
+            try:
+                loss.backward()
+            except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+                # Eigenvalues of a defective matrix have no slope: step aside.
+                with torch.no_grad():
+                    row += 1e-6 * torch.randn(row.shape, generator=torch.Generator().manual_seed(0)).to(row)
+                continue
+            if row.grad is None:
+                break
+            row.grad.nan_to_num_(0, 0, 0)
+            optimizer.step()
+        return row.detach().cpu()
+
+
+def hunt(claim: Claim, deadline: float, seed: int, tally: Tally, judge: Judge) -> Iterator[Suspect]:
+    """Suspects in turn, round after round over all sizes, until the deadline (of time.monotonic)."""
+    g = Generator().manual_seed(seed)
+    genomes = [Genome(claim, n, d) for n, d in sizes(claim)]
+    elites, symmetric_elites = (
+        [torch.empty(0, genome.size).double() for genome in genomes] for _ in range(2)
+    )
+    threshold = {"compare": STRICT, "trend": 1e-5}.get(claim.parsed.kind, 0.0)
+    round_number = 0
+    while time.monotonic() < deadline:
+        for k, genome in enumerate(genomes):
+            if time.monotonic() > deadline:
+                return
+            symmetric = claim.parsed.asymptotic and genome.d == 2 and genome.n > 2 and round_number % 2 == 1
+            pool = symmetric_elites if symmetric else elites
+            raw = fresh(genome, BATCH // 2, g)
+            if len(pool[k]):
+                raw = torch.cat((raw, mutated(genome, pool[k], BATCH // 2, g)))
+            if symmetric:
+                raw = equivariant(genome, raw)
+            raw = _feasible(judge, genome, raw, tally)
+            if not len(raw):
+                continue
+            if not claim.parsed.asymptotic and round_number % 2:
+                best = judge.score(genome, raw)[0].topk(min(32, len(raw))).indices
+                moved = judge.sharpened(genome, raw[best])
+                tally.drawn += len(moved)
+                raw = torch.cat((raw, moved[judge.feasible(genome, moved) >= 0]))
+            score, when = judge.score(genome, raw)
+            tally.tried += len(raw)
+            tally.sizes[genome.n, genome.d] = tally.sizes.get((genome.n, genome.d), 0) + len(raw)
+            order = score.argsort(descending=True)
+            if len(order) and score[order[0]] > tally.smallest:
+                tally.smallest, tally.where = score[order[0]].item(), (genome, raw[order[0]])
+            for at in order[:SUSPECTS].tolist():
+                if score[at] > threshold or (score[at] >= -1e-13 and _strict(claim)):
+                    yield Suspect(genome, raw[at], score[at].item(), when[at].item())
+            pool[k] = raw[order[:ELITE]]
+        round_number += 1
+
+
+def _strict(claim: Claim) -> bool:
+    """Whether equality refutes the conclusion."""
+    return (
+        claim.parsed.kind == "compare" and claim.parsed.relation in ("<", ">")
+    ) or claim.parsed.relation in ("increasing", "decreasing")
+
+
+def _feasible(judge: Judge, genome: Genome, raw: Tensor, tally: Tally) -> Tensor:
+    """The rows that satisfy the hypotheses, with some of the others repaired where these are few."""
+    margin = judge.feasible(genome, raw)
+    tally.drawn += len(raw)
+    good = raw[margin >= 0]
+    if len(good) < len(raw) // 4 and judge.claim.conditions:
+        rest = raw[margin < 0][margin[margin < 0].argsort(descending=True)[:128]]
+        mended = judge.repaired(genome, rest)
+        margin = judge.feasible(genome, mended)
+        tally.drawn += len(mended)
+        good = torch.cat((good, mended[margin >= 0]))
+        if len(margin) and not (margin >= 0).all():
+            tally.nearest = max(tally.nearest, margin[margin < 0].max().item())
+    return good

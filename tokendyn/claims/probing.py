@@ -1,0 +1,211 @@
+"""`probe`: try to break a claim for some time, make what is found small, and prove it where that can be."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from theory.errors import InputError
+from tokendyn.claims.certify import Certificate, certify
+from tokendyn.claims.claim import Claim
+from tokendyn.claims.confirm import confirmed
+from tokendyn.claims.dynamics import Systems
+from tokendyn.claims.genome import Genome
+from tokendyn.claims.hunt import Judge, Suspect, Tally, fresh, hunt
+from tokendyn.claims.language import LanguageError, as_input_error, assignments
+from tokendyn.claims.record import GRADES, Counterexample, from_certificate
+from tokendyn.claims.shrink import fractions, shrunk
+from tokendyn.claims.violation import along, times_for
+
+REFUTED, NOT_REFUTED, VACUOUS = "REFUTED", "NOT REFUTED", "VACUOUS"
+COARSE = (1, 2, 4, 10, 100)
+"""Denominators to round a suspect to before a proof is tried; coarse rounding keeps symmetries."""
+HORIZON = 200.0
+"""Up to where a counterexample in floats is shown, in units of the system's pace."""
+SHARE = 0.25
+"""Of the time, for proofs about suspects that floats do not settle."""
+PATIENCE = 0.5
+"""Share of the time after which a counterexample that is only seen in floats will do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What came of a probe. Nothing here is a proof that a claim holds."""
+
+    claim: Claim
+    verdict: str
+    found: Counterexample | None
+    tally: Tally
+    seconds: float
+    seed: int
+
+    def describe(self) -> dict[str, Any]:
+        """The search as plain data; the counterexample has a file of its own."""
+        tally, where = self.tally, self.tally.where
+        return {
+            "claim": self.claim.describe(),
+            "verdict": self.verdict,
+            "grade": self.found.grade if self.found else None,
+            "systems": tally.tried,
+            "drawn": tally.drawn,
+            "largest_violation": tally.smallest if math.isfinite(tally.smallest) else None,
+            "largest_at": None
+            if where is None
+            else {"n": where[0].n, "d": where[0].d, "raw": where[1].tolist()},
+            "sizes": {f"n={n}, d={d}": count for (n, d), count in sorted(tally.sizes.items())},
+            "seconds": round(self.seconds, 1),
+            "seed": self.seed,
+        }
+
+
+def probe(
+    claim: Claim,
+    seconds: float = 60.0,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Report:
+    """Search for a counterexample for at most about `seconds`.
+
+    REFUTED carries the best counterexample found, with its grade; NOT REFUTED what was tried, which proves
+    nothing; VACUOUS that no system was found that satisfies the hypotheses: the claim may say nothing.
+    Raises InputError for a claim that cannot be evaluated.
+    """
+    try:
+        return _probe(claim, seconds, seed, device, progress)
+    except LanguageError as error:
+        raise as_input_error("claim", error) from error
+
+
+def _probe(claim: Claim, seconds: float, seed: int, device: str, progress: Callable[[str], None]) -> Report:
+    began = time.monotonic()
+    _require_numbers(claim)
+    tally, judge, best = Tally(), Judge(claim, device), None
+    prover = _Prover(judge, seed, began + seconds)
+    progress("searching")
+    for suspect in hunt(claim, began + 0.85 * seconds, seed, tally, judge):
+        real = suspect.score > 0 and confirmed(judge, suspect)
+        if real:
+            progress("found one: making it small, and proving it")
+        found = prover.settled(suspect) if real else prover.proved(suspect)
+        if found and (best is None or GRADES.index(found.grade) < GRADES.index(best.grade)):
+            best = found
+        if best and (best.grade != "float" or time.monotonic() > began + PATIENCE * seconds):
+            break
+    if best and best.grade == "float":
+        progress("trying harder to prove it")
+        best = prover.proved_thoroughly(best)
+    tested = tally.tried and (claim.parsed.asymptotic or tally.smallest > -torch.inf)
+    verdict = REFUTED if best else NOT_REFUTED if tested else VACUOUS
+    return Report(claim, verdict, best, tally, time.monotonic() - began, seed)
+
+
+def _require_numbers(claim: Claim) -> None:
+    """InputError unless weights are matrices, and the step and all sides of comparisons numbers."""
+    genome = Genome(claim, claim.tokens[1], claim.dimension[1])
+    systems = Systems(genome, fresh(genome, 1, torch.Generator().manual_seed(0)))
+    for name in claim.weight_names:
+        if name in claim.define and systems.values[name].rank != 2:
+            raise InputError(
+                f"define.{name}",
+                got=claim.define[name],
+                expected="a d × d matrix",
+                fix="multiply a number by eye(d)",
+            )
+    evaluate, said = systems.at(systems.x0), claim.parsed
+    sides = [("step", claim.step_size), ("conclude", said.left), ("conclude", said.right)]
+    sides += [("where", side) for condition in claim.conditions for side in (condition.left, condition.right)]
+    for entry, side in sides:
+        at = next(iter(assignments(side.free, genome.n)), None) if side else None
+        if side and at is not None and evaluate(side, at).rank != 0:
+            raise InputError(
+                entry, got=side.text, expected="a number", fix="write its norm(…), or one entry of it"
+            )
+
+
+class _Prover:
+    """Makes counterexamples of suspects: proved ones where that can be."""
+
+    def __init__(self, judge: Judge, seed: int, deadline: float) -> None:
+        self.judge, self.seed, self.deadline = judge, seed, deadline
+        self.began, self.spent = time.monotonic(), 0.0
+
+    def proved(self, suspect: Suspect) -> Counterexample | None:
+        """A rounding of a suspect that floats do not settle, if it is proved to violate the claim.
+
+        Takes at most a share of the time that has passed.
+        """
+        if self.spent > SHARE * (time.monotonic() - self.began):
+            return None
+        for row in (suspect.raw, self.judge.ended(suspect.genome, suspect.raw)):
+            for grid in COARSE:
+                raw = tuple(Fraction(round(value * grid), grid) for value in row.tolist())
+                if found := self._certified(suspect, raw, Fraction(0), elsewhere=grid == COARSE[0]):
+                    return found
+        return None
+
+    def settled(self, suspect: Suspect) -> Counterexample | None:
+        """Shrunk and proved; or as it was found, if only that is proved; or shrunk, in floats."""
+        left = self.deadline - time.monotonic()
+        small = shrunk(self.judge, suspect, time.monotonic() + left / 3)
+        for one in (small, suspect):
+            when = Fraction(one.time).limit_denominator(1000)
+            if found := self._certified(one, fractions(one.raw), when):
+                return found
+        if not self.judge.claim.parsed.asymptotic and small.time == 0:
+            return None  # exact evaluation, or enclosed short trajectories, do not bear out what floats saw
+        exact = self._at(small, fractions(small.raw))
+        return self._in_floats(exact) if confirmed(self.judge, exact) else None
+
+    def proved_thoroughly(self, found: Counterexample) -> Counterexample:
+        """The same counterexample, proved if that can be done with more effort."""
+        genome = Genome(self.judge.claim, found.n, found.d)
+        proof = certify(self.judge.claim, genome, found.raw, found.time, thorough=True)
+        return found if proof is None else self._of(proof)
+
+    def _certified(
+        self, suspect: Suspect, raw: tuple[Fraction, ...], when: Fraction, elsewhere: bool = True
+    ) -> Counterexample | None:
+        began = time.monotonic()
+        proof = certify(self.judge.claim, suspect.genome, raw, when, elsewhere=elsewhere)
+        self.spent += time.monotonic() - began
+        return None if proof is None else self._of(proof)
+
+    def _of(self, proof: Certificate) -> Counterexample:
+        return from_certificate(self.judge.claim, proof, {"seed": self.seed})
+
+    def _in_floats(self, suspect: Suspect) -> Counterexample:
+        genome, claim = suspect.genome, self.judge.claim
+        when = Fraction(suspect.time).limit_denominator(1000) or Fraction(
+            20 if claim.parsed.asymptotic else 0
+        )
+        says = "floats at several horizons and tolerances agree"
+        seen = {"seed": self.seed, "score": suspect.score}
+        raw, course = fractions(suspect.raw), self._course(suspect)
+        return Counterexample(claim, genome.n, genome.d, raw, when, "float", says, course, seen)
+
+    def _course(self, suspect: Suspect) -> str:
+        """What the quantity is at the start and at the end of a run, where it is farthest from the claim."""
+        systems = self.judge.systems(suspect.genome, suspect.raw[None])
+        with torch.no_grad():
+            path = systems.path(times_for(self.judge.claim, HORIZON))
+            left, right = along(systems, path)
+        last = int(path.reached[0].long().sum()) - 1
+        item = int((left if right is None else (left - right).abs())[0, last].argmax())
+        at = list(assignments(systems.claim.parsed.free, suspect.genome.n))[item]
+        sides = [f"{left[0, k, item]:.6g} at t = {path.times[0, k]:.4g}" for k in (0, last)]
+        conclusion = systems.claim.parsed
+        if right is not None and conclusion.right is not None:
+            sides.append(f"{conclusion.right.text} = {right[0, last, item]:.6g}")
+        where = [f"{index} = {number}" for index, number in at.items()]
+        return f"{conclusion.left.text} = {', '.join([*sides, *where])}"
+
+    def _at(self, suspect: Suspect, values: tuple[Fraction, ...]) -> Suspect:
+        """The suspect at the floats nearest to these rationals."""
+        raw = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        score, when = self.judge.score(suspect.genome, raw[None])
+        return Suspect(suspect.genome, raw, score[0].item(), when[0].item())

@@ -1,0 +1,271 @@
+"""How far a system is from its claim's hypotheses, and how far from its conclusion: numbers for a search."""
+
+import torch
+from torch import Tensor
+
+from tokendyn.claims.claim import Claim
+from tokendyn.claims.dynamics import Path, Systems
+from tokendyn.claims.language import Comparison, Evaluation, assignments
+
+STRICT = 1e-7
+"""Relative margin by which a condition holds, or a conclusion fails, before floats are believed."""
+FLOOR = 1e-9
+"""Relative size below which a quantity counts as having come to its limit."""
+
+
+def _gap(left: Tensor, right: Tensor, relation: str) -> Tensor:
+    """≥ 0 where the relation holds; relative to the larger side, absolute for sides below 1e-3."""
+    size = torch.maximum(left.abs(), right.abs()).detach().clamp(min=1e-3)
+    gap = (left - right) / size
+    signed = {">": gap, ">=": gap, "<": -gap, "<=": -gap, "==": -gap.abs()}[relation]
+    return torch.where(signed.isnan(), -torch.inf, signed)
+
+
+def _worst(comparison: Comparison, evaluate: Evaluation, batch: int) -> Tensor:
+    """The smallest gap over all assignments of its free indices, (batch,); +inf if there are none."""
+    gaps = [
+        _gap(evaluate(comparison.left, at).data, evaluate(comparison.right, at).data, comparison.relation)
+        for at in assignments(comparison.free, evaluate.n)
+    ]
+    return torch.stack(gaps).amin(0) if gaps else torch.full((batch,), torch.inf, dtype=torch.float64)
+
+
+def feasibility(systems: Systems) -> Tensor:
+    """Smallest gap of all conditions at the start, (B,): ≥ 0 where the hypotheses hold."""
+    evaluate = systems.at(systems.x0)
+    found = torch.full((len(systems.raw),), torch.inf, dtype=torch.float64, device=systems.raw.device)
+    for comparison in systems.claim.conditions:
+        gap = _worst(comparison, evaluate, len(systems.raw))
+        slack = 1e-9 if comparison.relation == "==" else 0.0 if comparison.relation in (">=", "<=") else -1e-9
+        found = torch.minimum(found, gap + slack)
+    for matrix in (systems.system.score, systems.system.value):
+        found = torch.where(matrix.isfinite().flatten(1).all(1), found, -torch.inf)
+    if systems.h is not None:
+        found = torch.where((systems.h > 0) & systems.h.isfinite(), found, -torch.inf)
+    return found
+
+
+def quantities(systems: Systems, evaluate: Evaluation) -> tuple[Tensor, Tensor | None]:
+    """Left and right side of the conclusion for every assignment: (B, items) each."""
+    conclusion = systems.claim.parsed
+    items = list(assignments(conclusion.free, evaluate.n))
+    if not items:
+        empty = torch.empty(evaluate.algebra.batch, 0, dtype=torch.float64)  # pyright: ignore
+        return empty, empty
+    left = torch.stack([evaluate(conclusion.left, at).data for at in items], 1)
+    right = conclusion.right
+    return left, None if right is None else torch.stack([evaluate(right, at).data for at in items], 1)
+
+
+def _repeated(systems: Systems, times: int) -> Systems:
+    return Systems(systems.genome, systems.raw.repeat_interleave(times, 0))
+
+
+def along(systems: Systems, path: Path) -> tuple[Tensor, Tensor | None]:
+    """Both sides at all states of a path: (B, times, items); NaN where not reached."""
+    batch, count = path.reached.shape
+    many = _repeated(systems, count)
+    safe = torch.where(path.reached[..., None, None], path.states, torch.zeros_like(path.states)).flatten(
+        0, 1
+    )
+    if systems.claim.sphere:
+        safe = torch.where(path.reached.flatten()[:, None, None], safe, many.x0)
+    sides = quantities(many, many.at(safe, path.times.flatten()))
+    left, right = (
+        None
+        if side is None
+        else torch.where(path.reached.flatten()[:, None], side, torch.nan).unflatten(0, (batch, count))
+        for side in sides
+    )
+    assert left is not None
+    return left, right
+
+
+# Conclusions at one instant
+
+
+def instant(systems: Systems, x: Tensor | None = None, t: float | Tensor = 0.0) -> Tensor:
+    """Violation (B, items) of "compare" and "trend" at states x (by default the start): > 0 where so."""
+    conclusion = systems.claim.parsed
+    x = systems.x0 if x is None else x
+    if conclusion.kind == "compare":
+        left, right = quantities(systems, systems.at(x, t))
+        assert right is not None
+        gap = _gap(left, right, conclusion.relation)
+        return torch.where(gap.isfinite(), -gap, -torch.inf)  # what has no value violates nothing
+    slope, size = _slope(systems, x, t)
+    slope = slope / size
+    match conclusion.relation:
+        case "nondecreasing" | "increasing":
+            return -slope
+        case "nonincreasing" | "decreasing":
+            return slope
+    return slope.abs() - STRICT
+
+
+def _slope(systems: Systems, x: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+    """d/dt of the quantity (B, items), or its change over a layer, and the size it is measured by."""
+    velocity = systems.velocity(x)
+    if systems.h is not None:
+        now, _ = quantities(systems, systems.at(x, t))
+        then, _ = quantities(systems, systems.at(x + systems.h[:, None, None] * velocity, t))
+        return then - now, torch.maximum(now.abs(), then.abs()).detach().clamp(min=1e-3)
+    speed = velocity.detach().abs().amax((1, 2)).clamp(min=1e-12)
+    size = x.detach().abs().amax((1, 2)).clamp(min=1e-6)
+    step = (1e-5 * size / torch.maximum(speed, size))[:, None]
+    sides = []
+    for sign in (1, -1):
+        moved = x + sign * step[..., None] * velocity
+        if systems.claim.sphere:
+            moved = moved / moved.norm(dim=-1, keepdim=True)
+        sides.append(quantities(systems, systems.at(moved, t + sign * step[:, 0]))[0])
+    slope = (sides[0] - sides[1]) / (2 * step)
+    scale = torch.maximum(sides[0].abs(), sides[1].abs()).detach().clamp(min=1e-3) * (speed / size)[
+        :, None
+    ].clamp(min=1e-3)
+    return slope, scale
+
+
+# Conclusions about the long run
+
+
+def times_for(claim: Claim, horizon: float) -> Tensor:
+    """0, then eight times per decade up to the horizon, even for rates; whole numbers for layers."""
+    even = claim.parsed.kind == "rate"
+    grid = torch.linspace(0, 1, 41)[1:] if even else torch.logspace(-3, 0, 25)
+    grid = torch.cat((torch.zeros(1), horizon * grid)).double()
+    return grid.round().unique() if claim.step else grid
+
+
+def long_run(systems: Systems, path: Path) -> Tensor:
+    """Violation (B, items) of an asymptotic conclusion as paths show it; −inf where they show nothing."""
+    sides = along(systems, path)
+    course = _Course(path, "t" in systems.claim.parsed.names(), *sides)
+    found = LONG_RUN[systems.claim.parsed.kind](course, systems.claim.parsed.relation)
+    return torch.where(course.usable & ~found.isnan(), found, -torch.inf)
+
+
+class _Course:
+    """Both sides (B, samples, items) along paths, with their last decade of time.
+
+    `timed`: the sides name t, and so may be small or large where tokens are not.
+    """
+
+    def __init__(self, path: Path, timed: bool, left: Tensor, right: Tensor | None) -> None:
+        self.path, self.timed, self.left, self.right = path, timed, left, right
+        self.last = path.reached.double().cumsum(1).argmax(1)
+        self.end = self._of_row(path.times, self.last)
+        norms = path.states.nan_to_num(0).abs().amax((2, 3))
+        seen_growing = path.grew & (self._of_row(norms, self.last) > 1e6 * norms[:, 0])
+        self.usable = ((path.reached[:, -1] | seen_growing) & (self.last > 3))[:, None]
+        self.early = self.index(0.1)
+        ratio = self.end / self._of_row(path.times, self.early).clamp(min=1e-300)
+        self.decades = ratio.log10().clamp(min=0.3)[:, None]
+        self.size = path.states.nan_to_num(0).abs().amax((1, 2, 3)).clamp(min=1e-300)[:, None]
+
+    @staticmethod
+    def _of_row(values: Tensor, index: Tensor) -> Tensor:
+        return values.gather(1, index[:, None])[:, 0]
+
+    def index(self, share: float) -> Tensor:
+        """The last sample up to a share of the end, (B,)."""
+        return ((self.path.times <= self.end[:, None] * share * (1 + 1e-12)).sum(1) - 1).clamp(min=0)
+
+    def ends(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest |values| about a decade before the end, and at it (B, items): zeros do not count."""
+        found = []
+        for index in (self.early, self.last):
+            window = [self.pick(values.abs(), (index - k).clamp(min=0)) for k in range(4)]
+            found.append(torch.stack(window).amax(0))
+        return found[0], found[1]
+
+    @staticmethod
+    def pick(values: Tensor, index: Tensor) -> Tensor:
+        """(B, items) at the sample of each row."""
+        return values.gather(1, index[:, None, None].expand(-1, 1, values.shape[2]))[:, 0]
+
+    def slope(self, values: Tensor) -> Tensor:
+        """Change of log10|values| per decade of time, over the last one."""
+        floor = 1e-300 if self.timed else FLOOR * self.size
+        early, late = (torch.maximum(side, torch.as_tensor(floor)) for side in self.ends(values))
+        return (late.log10() - early.log10()) / self.decades
+
+
+def _limit(course: _Course, relation: str) -> Tensor:
+    assert course.right is not None
+    distance = (course.left - course.right).abs()
+    late = course.pick(distance, course.last)
+    floor = FLOOR * distance[:, 0].clamp(min=1e-3)
+    if not course.timed:
+        floor = torch.maximum(floor, 1e-3 * FLOOR * course.size)
+    return torch.where(late > floor, course.slope(distance) + 0.02, -torch.inf)
+
+
+def _unbounded(course: _Course, relation: str) -> Tensor:
+    late, slope = course.pick(course.left, course.last).abs(), course.slope(course.left)
+    found = torch.where(course.path.grew[:, None] & (late > 1e6), -slope, 0.02 - slope)
+    return torch.where(late < FLOOR * course.left[:, 0].abs().clamp(min=1e-3), 1.0, found)
+
+
+def _bounded(course: _Course, relation: str) -> Tensor:
+    late, slope = course.pick(course.left, course.last), course.slope(course.left)
+    return torch.where(late > 3 * course.left[:, 0].abs().clamp(min=1e-2), slope - 0.2, slope - 1.0)
+
+
+def _eventually(course: _Course, relation: str) -> Tensor:
+    assert course.right is not None
+    samples = torch.arange(course.left.shape[1], device=course.left.device)
+    tail = (samples >= course.early[:, None]) & course.path.reached
+    gaps = -_gap(course.left, course.right, relation)
+    return torch.where(tail[..., None], gaps, torch.inf).amin(1) - 1e-6
+
+
+def _speed(course: _Course, relation: str, clock: Tensor, folds: float) -> Tensor:
+    """Of lim log(left)/clock: measured over the later half of the part that runs resolve.
+
+    A measured or claimed change of less than e^folds there tells nothing about a limit.
+    """
+    assert course.right is not None
+    left = course.left.abs()
+    floor = 1e-6 * course.path.states.nan_to_num(0).abs().amax((2, 3))[..., None]
+    alive = ((course.timed | (left > floor)) & (left > 1e-200) & course.path.reached[..., None]).all(2)
+    last = alive.long().cumprod(1).sum(1) - 1
+    known = last > 8
+    last = last.clamp(min=2)
+    at = [(last * share).long() for share in (0.5, 0.75, 1.0)]
+    logs = [course.pick(left.clamp(min=1e-300).log(), index) for index in at]
+    clocks = [course._of_row(clock, index)[:, None] for index in at]
+    early = (logs[1] - logs[0]) / (clocks[1] - clocks[0]).clamp(min=1e-300)
+    late = (logs[2] - logs[1]) / (clocks[2] - clocks[1]).clamp(min=1e-300)
+    bound = course.pick(course.right, last)
+    miss = {">=": bound - late, ">": bound - late, "<=": late - bound, "<": late - bound}.get(
+        relation, (late - bound).abs()
+    )
+    gap = miss / torch.maximum(bound.abs(), late.abs()).clamp(min=1e-2) - 0.05
+    steady = (late - early).abs() < 0.05 * torch.maximum(late.abs(), bound.abs())
+    long_enough = torch.maximum(late.abs(), bound.abs()) * (clocks[2] - clocks[0]) > folds
+    return torch.where(steady & long_enough & known[:, None], gap, gap.clamp(max=-1e-3))
+
+
+LONG_RUN = {
+    "limit": _limit,
+    "unbounded": _unbounded,
+    "bounded": _bounded,
+    "eventually": _eventually,
+    "rate": lambda course, relation: _speed(course, relation, course.path.times, 8.0),
+    "power": lambda course, relation: _speed(
+        course, relation, course.path.times.clamp(min=1e-300).log(), 0.3
+    ),
+}
+
+
+def uses_start(claim: Claim) -> bool:
+    """Whether hypotheses restrict the start, so that later states need not satisfy them."""
+    from tokendyn.claims.genome import static
+
+    return any(not static(condition) for condition in claim.conditions) or "t" in claim.parsed.names()
+
+
+def largest(items: Tensor) -> Tensor:
+    """The worst item of each system, (B,); −inf without items."""
+    return items.amax(1) if items.shape[1] else torch.full((len(items),), -torch.inf, dtype=torch.float64)
