@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from theory.errors import InputError
 from tokendyn.files import require_writable, write_text
 from tokendyn.heads_svg import Axis, Curve, Dot, legend, linear, powers, scatter
 from tokendyn.heads_text import MODES, said_of_correlation, said_of_exclusion, said_of_run, said_of_target
-from tokendyn.report import PAGE, Cell, Column, Table
+from tokendyn.report import PAGE, Cell, Column, Table, require_schema
 from tokendyn.report_svg import Value, heat_map, plain
 
 SCHEMA = "tokendyn-heads/1"  # what this page can show
@@ -52,13 +51,7 @@ def html(report: Json) -> str:
 
     Raises InputError if the report is not of the schema shown here.
     """
-    if report.get("schema") != SCHEMA:
-        raise InputError(
-            "report",
-            got=f"schema {report.get('schema')!r}",
-            expected=SCHEMA,
-            fix="make the report anew with this version's `tokendyn heads`",
-        )
+    require_schema(report, SCHEMA, "heads")
     modes, heads = report["run"]["modes"], _heads(report)
     return PAGE.get_template("heads.html.jinja").render(
         report=report,

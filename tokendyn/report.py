@@ -75,18 +75,23 @@ def write_html(report: Json, path: str | PathLike[str]) -> None:
     write_text(Path(path), html(report))
 
 
+def require_schema(report: Json, schema: str, command: str) -> None:
+    """InputError unless the report is of this schema, which the command writes."""
+    if report.get("schema") != schema:
+        raise InputError(
+            "report",
+            got=f"schema {report.get('schema')!r}",
+            expected=schema,
+            fix=f"make the report anew with this version's `tokendyn {command}`",
+        )
+
+
 def html(report: Json) -> str:
     """The report of `tokendyn.audit.audit` as one HTML page that loads nothing and needs no network.
 
     Raises InputError if the report is not of the schema shown here.
     """
-    if report.get("schema") != SCHEMA:
-        raise InputError(
-            "report",
-            got=f"schema {report.get('schema')!r}",
-            expected=SCHEMA,
-            fix="make the report anew with this version's `tokendyn audit`",
-        )
+    require_schema(report, SCHEMA, "audit")
     layers = report["layers"]
     whole = [s for s in report["summary"] if s["about"] != HEAD]
     alone = [s for s in report["summary"] if s["about"] == HEAD]

@@ -11,6 +11,7 @@ from typing import Any
 
 from theory.errors import InputError
 from tokendyn.claims.language import (
+    INDICES,
     Comparison,
     Expression,
     LanguageError,
@@ -35,6 +36,8 @@ SUGAR = {
     ),
 }
 """Conclusions with a name of their own; "at most K clusters" is another."""
+GIVEN = ("n", "d", "e", "pi", "t", "h", "x", "x0", "dx", "m", "p", "s", "P", "b", "X", "Cov")
+"""Names that every claim has: numbers, states and what attention makes of them."""
 TRENDS = ("nondecreasing", "nonincreasing", "increasing", "decreasing", "constant")
 KINDS = ("compare", "eventually", "trend", "limit", "unbounded", "bounded", "rate", "power")
 
@@ -57,7 +60,7 @@ class Conclusion:
     @property
     def free(self) -> tuple[str, ...]:
         found = {*self.left.free, *(self.right.free if self.right else ())}
-        return tuple(index for index in ("i", "j", "k", "l") if index in found)
+        return tuple(index for index in INDICES if index in found)
 
     @property
     def asymptotic(self) -> bool:
@@ -186,52 +189,12 @@ class Claim:
                 expected="one declaration of each name",
                 fix="drop one",
             )
-        reserved = {
-            "n",
-            "d",
-            "e",
-            "pi",
-            "t",
-            "h",
-            "x",
-            "x0",
-            "dx",
-            "m",
-            "p",
-            "s",
-            "P",
-            "b",
-            "i",
-            "j",
-            "k",
-            "l",
-            "X",
-            "Cov",
-            "tokens",
-        } & set(declared)
+        reserved = {*GIVEN, *INDICES, "tokens"} & set(declared)
         if reserved:
             raise InputError(
                 "define", got=", ".join(sorted(reserved)), expected="names that are not taken", fix="rename"
             )
-        known = {
-            *self.names,
-            "n",
-            "d",
-            "e",
-            "pi",
-            "t",
-            "h",
-            "x",
-            "x0",
-            "dx",
-            "m",
-            "p",
-            "s",
-            "P",
-            "b",
-            "X",
-            "Cov",
-        }
+        known = {*self.names, *GIVEN}
         users = [("conclude", self.parsed), *(("where", c) for c in self.conditions)]
         users += [(f"define.{name}", used) for name, used in self.definitions.items()]
         if self.step:

@@ -12,7 +12,7 @@ from numerics import AttentionSystem, Outcome, integrate
 from numerics.encodings import Rotary, alibi_bias, turns_from_matrix
 from tokendyn.claims.floats import Floats
 from tokendyn.claims.genome import Genome, Part
-from tokendyn.claims.language import Evaluation, Value
+from tokendyn.claims.language import Evaluation, LanguageError, Value
 
 ESCAPE = 1e40
 """Trajectories end where a coordinate is larger."""
@@ -148,9 +148,6 @@ class Systems:
             return None
         return Evaluation(self.algebra, self.values, _none, self.genome.n)(self.claim.step_size).data
 
-    def rows(self, index: Tensor) -> "Systems":
-        return Systems(self.genome, self.raw[index])
-
     # States
 
     def attention(self, x: Tensor) -> Tensor:
@@ -158,10 +155,7 @@ class Systems:
         if self.claim.attention == "softmax":
             return self.system.attention(x)
         scores = self.system.scores(x)
-        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device)
-        if self.claim.causal:
-            visible = visible.tril()
-        scores = scores.masked_fill(~visible, -torch.inf)
+        scores = scores.masked_fill(~self.system.visible(x.shape[1]), -torch.inf)
         best = scores == scores.amax(-1, keepdim=True)
         return best / best.sum(-1, keepdim=True).to(x)
 
@@ -278,6 +272,4 @@ class Systems:
 
 
 def _none(name: str, index: tuple[int, ...]) -> Value:
-    from tokendyn.claims.language import LanguageError
-
     raise LanguageError(name, "a claim with that encoding, and states", "set encoding, or write it elsewhere")

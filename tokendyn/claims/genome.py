@@ -5,8 +5,9 @@ from functools import cached_property
 from math import prod
 from typing import Any
 
+from theory.errors import InputError
 from tokendyn.claims.claim import Claim
-from tokendyn.claims.language import Algebra, Comparison, Evaluation, Expression, Value, parse
+from tokendyn.claims.language import Algebra, Comparison, Evaluation, Expression, LanguageError, Value, parse
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,6 @@ class Genome:
         while waiting:
             ready = [name for name, formula in waiting.items() if not formula.names() & waiting.keys()]
             if not ready:
-                from theory.errors import InputError
-
                 raise InputError(
                     "define",
                     got=f"{', '.join(waiting)} in a circle",
@@ -105,7 +104,7 @@ class Genome:
 
 
 class RawRow:
-    """Reads raw parts as values of an algebra; made by `floats_row` and `exact_row`."""
+    """Reads raw parts as values of an algebra; as `FloatRows` and `ExactRow` do."""
 
     def part(self, part: Part, d: int) -> Value:
         raise NotImplementedError
@@ -115,8 +114,6 @@ class RawRow:
 
 
 def _no_tokens(name: str, index: tuple[int, ...]) -> Value:
-    from tokendyn.claims.language import LanguageError
-
     raise LanguageError(
         f"{name}[…] in a definition", "weights and numbers only", "tokens belong into `where` and `conclude`"
     )

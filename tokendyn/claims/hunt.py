@@ -32,7 +32,7 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class Suspect:
-    """A raw row whose system seems to violate its claim, by `score`; `item` is the assignment of indices."""
+    """A raw row whose system seems to violate its claim, by `score`."""
 
     genome: Genome
     raw: Tensor  # (size,)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from tokendyn.claims.claim import Claim
 from tokendyn.claims.dynamics import Path, Systems
+from tokendyn.claims.genome import static
 from tokendyn.claims.language import Comparison, Evaluation, assignments
 
 STRICT = 1e-7
@@ -261,8 +262,6 @@ LONG_RUN = {
 
 def uses_start(claim: Claim) -> bool:
     """Whether hypotheses restrict the start, so that later states need not satisfy them."""
-    from tokendyn.claims.genome import static
-
     return any(not static(condition) for condition in claim.conditions) or "t" in claim.parsed.names()
 
 
