@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import fields
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from theory.definiteness import inertia
 from theory.errors import InputError
 from theory.weights import symmetric_part
 from tokendyn.claims import Claim, read_claim
-from tokendyn.claims.claim import ENCODINGS, QUANTIFIERS, SUGAR, TRENDS, conclusion, make_claim
+from tokendyn.claims.check import check
+from tokendyn.claims.claim import ENCODINGS, QUANTIFIERS, SUGAR, TRENDS, conclusion, make_claim, raw_scalar
 from tokendyn.claims.dynamics import FloatRows
 from tokendyn.claims.exact import Exact
 from tokendyn.claims.floats import Floats
@@ -36,7 +38,7 @@ from tokendyn.claims.language import (
     parse,
     parse_comparison,
 )
-from tokendyn.claims.recipes import WORDS
+from tokendyn.claims.recipes import CONDITIONS, WORDS
 from tokendyn.claims.system import ExactRow
 
 LIBRARY = sorted((Path(tokendyn.claims.__file__).parent / "library").glob("*.toml"))
@@ -142,6 +144,51 @@ def test_weights_that_nobody_mentions_are_free():
         ({"conclude": "X tends to 0", "define": {"V": ["a"]}}, "define.V", "in quotes"),
         ({"conclude": "X tends to 0", "define": {"V": "A @ B"}}, "define.V", "declare it"),
         ({"conclude": "at most 4 clusters"}, "conclude", "four tokens"),
+        ({"conclude": "X tends to 0", "where": 3}, "where", "in quotes"),
+        ({"conclude": "X tends to 0", "where": [3]}, "where", "in quotes"),
+        ({"conclude": "X tends to 0", "title": 3}, "title", "in quotes"),
+        ({"conclude": "X tends to 0", "step": True}, "step", "in quotes"),
+        ({"conclude": "X tends to 0", "matrices": {"W": 3}}, "matrices.W", "positive definite"),
+        ({"conclude": "X tends to 0", "matrices": {"V": "rank 1, rank 2"}}, "matrices.V", "drop one"),
+        ({"conclude": "X tends to 0", "matrices": {"V": "rank 0"}}, "matrices.V", "1 … 8"),
+        ({"conclude": "X tends to 0", "matrices": {"_A": "any"}}, "matrices._A", "rename"),
+        ({"conclude": "X tends to 0", "define": {"a b": "3"}}, "define.a b", "rename"),
+        ({"conclude": "X tends to 0", "scalars": {"lambda": "> 0"}}, "scalars.lambda", "write lam"),
+        ({"conclude": "norm(x[i]) <= 2*lambda"}, "conclude", "write lam"),
+        ({"conclude": "X tends to 0", "scalars": {"µ": "any", "μ": "any"}}, "scalars", "drop one"),
+        ({"conclude": "X tends to 0", "scalars": {"c": "0...5"}}, "scalars.c", "where"),
+        ({"conclude": "X tends to 0", "scalars": {"c": "1..0"}}, "scalars.c", "smaller number first"),
+        ({"conclude": "X tends to 0", "scalars": {"c": "1.2.3"}}, "scalars.c", "where"),
+        ({"conclude": "X tends to 0", "scalars": {"c": "1/0"}}, "scalars.c", "where"),
+        ({"conclude": "X tends to 0", "scalars": {"c": "0..1e400"}}, "scalars.c", "rescale"),
+        ({"conclude": "max(norm(x[a]) for a in tokens if a is i) <= 1"}, "conclude", "'is'"),
+        ({"conclude": "norm(x[i]) <= (1 and 2)"}, "conclude", "docs/claims.md"),
+        ({"conclude": "norm(x[i]) <= 1e400"}, "conclude", "rescale"),
+        ({"conclude": "norm(x[i]) <= 1\0"}, "conclude", "docs/claims.md"),
+        ({"conclude": "norm(x[i]) <= " + "-" * 6000 + "1"}, "conclude", "within each other"),
+        ({"conclude": "norm(x[i]) <= 1" + "+1" * 3000}, "conclude", "within each other"),
+        ({"conclude": "norm(x[i]) <= 1" + "+1" * 100}, "conclude", "within each other"),
+        ({"conclude": "consensus", "tokens": 1}, "conclude", "tokens = 2"),
+        ({"conclude": "at most 3 clusters", "tokens": 16, "dimension": 8}, "conclude", "fewer tokens"),
+        (
+            {
+                "conclude": "X tends to 0",
+                "tokens": 16,
+                "where": "sum(x[a][1] for a in tokens for b in tokens for c in tokens for q in tokens) > 0",
+            },
+            "where",
+            "fewer tokens",
+        ),
+        (
+            {"conclude": "X tends to 0", "heads": 2, "matrices": {"V": "identity"}},
+            "matrices",
+            "check `heads`",
+        ),
+        (
+            {"conclude": "X tends to 0", "encoding": "rotary", "matrices": {"W": "identity"}},
+            "matrices",
+            "Q.T @ K",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_hint(given, wrong, hint):
@@ -161,6 +208,128 @@ def test_files_that_hold_no_claim_are_refused(tmp_path, name, text):
         path.write_text(text)
     with pytest.raises(InputError, match="claim"):
         read_claim(path)
+
+
+# What can be read and has no value
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong", "hint"),
+    [
+        ({"conclude": "norm(eye(5) @ x[i]) <= 1"}, "conclude", "(5 × 5) @ a vector (1)"),
+        ({"conclude": "norm([[1, 2], [3, 4]] @ x[i]) <= 1"}, "conclude", "(2 × 2)"),
+        ({"conclude": "norm([1, 2] + x[i]) <= 1", "dimension": 1}, "conclude", "(2) + a vector (1)"),
+        ({"conclude": "norm(R(1) @ x[i]) <= 1"}, "conclude", "(2 × 2)"),
+        ({"conclude": "norm(eye(1/2)) <= 1"}, "conclude", "whole number"),
+        ({"conclude": "norm(eye(0)) <= 1"}, "conclude", "eye(d)"),
+        ({"conclude": "det(X) <= 1", "dimension": 2}, "conclude", "(3 × 2)"),
+        ({"conclude": "quad(X, x[1]) <= 1", "dimension": 2}, "conclude", "(3 × 2)"),
+        ({"conclude": "pencil_min(eye(3), V) <= 1", "dimension": 2}, "conclude", "(3 × 3)"),
+        ({"conclude": "norm(x[3]) <= 1"}, "conclude", "tokens 1 … 2"),
+        ({"conclude": "norm(x[i + 1]) <= 1"}, "conclude", "tokens 1 … 2"),
+        ({"conclude": "V[3, 3] <= 1"}, "conclude", "more dimensions"),
+        ({"conclude": "x[i] tends to 0"}, "conclude", "norm(…)"),
+        ({"conclude": "norm(x[i]) <= True"}, "conclude", "arithmetic"),
+        ({"conclude": "norm(x[i]) <= h"}, "conclude", "declare it"),
+        ({"conclude": "X tends to 0", "where": "sum() == 0"}, "where", "check the arguments"),
+        ({"conclude": "X tends to 0", "where": "b[i, j] <= 1"}, "where", "encoding"),
+        ({"conclude": "X tends to 0", "define": {"V": "[[1, 2], [3]]"}}, "define.V", "rows of numbers"),
+        ({"conclude": "X tends to 0", "define": {"V": "[[1]]"}}, "define.V", "(1 × 1) at d = 2"),
+        ({"conclude": "X tends to 0", "define": {"V": "3"}}, "define.V", "eye(d)"),
+        ({"conclude": "X tends to 0", "define": {"V": "X"}}, "define.V", "a name of the claim"),
+        ({"conclude": "X tends to 0", "scalars": {"a": "any"}, "define": {"V": "W**a"}}, "define.V", "V**2"),
+        ({"conclude": "X tends to 0", "matrices": {"W": "commutes with Q"}}, "matrices.W", "declare it"),
+        ({"conclude": "X tends to 0", "step": "x[1][1]"}, "step", "encoding"),
+        ({"conclude": "X tends to 0", "step": 0}, "step", "> 0"),
+        ({"conclude": "X tends to 0", "step": "-1/2"}, "step", "> 0"),
+        ({"conclude": "X tends to 0", "step": "V"}, "step", "> 0"),
+    ],
+)
+def test_what_has_no_value_at_some_size_is_refused_by_its_entry(given, wrong, hint):
+    claim = make_claim(given)
+    with pytest.raises(InputError) as caught:
+        check(claim)
+    assert str(caught.value).startswith(wrong + ":")
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *FALSE[::4], *TRUE[::4]], ids=lambda path: path.stem)
+def test_claims_that_are_used_have_values_at_every_size(path):
+    check(read_claim(path))
+
+
+def test_a_step_that_is_a_number_is_a_step():
+    claim = make_claim({"conclude": "X tends to 0", "step": 0.1})
+    assert claim.step_size is not None
+    assert make_claim(claim.describe()) == claim
+    assert make_claim({"conclude": "X tends to 0", "step": 0}).step_size is not None
+
+
+def test_names_are_read_as_python_reads_them():
+    claim = make_claim({"conclude": "X tends to 0", "scalars": {"µ": "> 0"}, "define": {"V": "µ*eye(d)"}})
+    assert list(claim.scalars) == ["\N{GREEK SMALL LETTER MU}"]
+    check(claim)
+
+
+def test_a_bound_index_hides_a_name_only_where_it_is_bound():
+    hidden = parse("sum(norm(x[a]) for a in tokens) * a + sum(i for i in tokens) + x[j][1]")
+    assert hidden.names() == {"x", "a"}
+    assert hidden.free == ("j",)
+    assert parse("sum(norm(x[a]) for a in tokens)").names() == {"x"}
+    values = {"a": Value(0, fmpq(5))}
+    evaluate = Evaluation(Exact(), values, lambda _, at: Value(1, [fmpq(at[0])]), 3)
+    assert evaluate(parse("sum(a for a in tokens) * a")).data == 30
+    with pytest.raises(InputError, match="declared name"):
+        make_claim({"conclude": "sum(norm(x[a]) for a in tokens) <= a"})
+
+
+def test_decimals_are_exact():
+    (one,) = parse_comparison("0.30000000000000000001 > 0.3")
+    evaluate = Evaluation(Exact(), {}, lambda *_: Value(0, 0), 1)
+    assert evaluate(one.left).data - evaluate(one.right).data == fmpq(1, 10**20)
+    assert evaluate(parse("1e-2 + 1/3")).data == fmpq(103, 300)
+
+
+@pytest.mark.parametrize("text", ["q**100000000", "q**-100000000", "(((q**1000)**1000)**1000)**1000"])
+def test_large_powers_are_enclosed_and_do_not_take_for_ever(text):
+    for q, grows in ((fmpq(3, 2), True), (fmpq(2, 3), False)):
+        found = Evaluation(Exact(), {"q": Value(0, q)}, lambda *_: Value(0, 0), 1)(parse(text)).data
+        assert isinstance(found, arb)
+        assert (found > 1) == (grows == ("-" not in text))
+
+
+def test_products_of_a_negative_number_are_exact_powers():
+    values = {"q": Value(0, fmpq(-3, 2)), "b": Value(0, arb(0, 1))}
+    evaluate = Evaluation(Exact(), values, lambda *_: Value(0, 0), 1)
+    assert evaluate(parse("q**3")).data == fmpq(-27, 8)
+    assert evaluate(parse("q**-2")).data == fmpq(4, 9)
+    assert evaluate(parse("b**2")).data.contains(1)  # a ball about 0 has powers too
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"encoding": "alibi", "scalars": {"slope": "> 0"}},
+        {"encoding": "rotary", "scalars": {"turns": "> 0"}, "vectors": {"t1": "any"}},
+        {"matrices": {"A": "orthogonal", "A0": "any"}, "scalars": {"A0a": "> 0", "A1": "any"}},
+        {"matrices": {"A": "symmetric, rank 2", "A1a": "any"}, "scalars": {"c": "any"}},
+        {"heads": 2, "matrices": {"V": "hurwitz", "V1": "any"}, "define": {"V2": "V"}},
+    ],
+)
+def test_raw_parts_never_share_a_name(given):
+    claim = make_claim({"conclude": "X tends to 0", **given})
+    genome = Genome(claim, 3, 2)
+    assert genome.size == max(part.place.stop for part in genome.parts.values())
+    taken = sorted(k for part in genome.parts.values() for k in range(part.place.start, part.place.stop))
+    assert taken == list(range(genome.size))  # no number serves two parts
+    assert not {*claim.names} & {part.name for part in genome.parts.values() if part.name[0] == "_"}
+
+
+def test_a_matrix_with_the_name_of_a_raw_part_is_refused():
+    with pytest.raises(InputError, match="rename"):
+        Genome(
+            make_claim({"conclude": "X tends to 0", "encoding": "alibi", "matrices": {"slope": "any"}}), 2, 2
+        )
 
 
 # Conclusions
@@ -374,9 +543,9 @@ def test_a_ball_about_zero_is_not_zero(name):
     ("text", "hint"),
     [
         ("M * N", "@"),
-        ("u + a", "a vector + a number"),
+        ("u + a", "a vector (2) + a number"),
         ("a @ q", "@"),
-        ("u / v", "a vector / a vector"),
+        ("u / v", "a vector (2) / a vector (2)"),
         ("norm(a)", "norm"),
         ("det(u)", "det of a matrix"),
         ("quad(u, M)", "quad of a matrix and a vector"),
@@ -392,6 +561,18 @@ def test_a_ball_about_zero_is_not_zero(name):
         ("max(a for i in tokens if i > n)", "more tokens"),
         ("sum(a for i in range)", "for i in tokens"),
         ("[u, a]", "rows of numbers"),
+        ("[]", "rows of numbers"),
+        ("[[1, 2], [3]]", "rows of numbers"),
+        ("[1, 2, 3] + u", "a vector (3) + a vector (2)"),
+        ("eye(3) @ u", "(3 × 3) @ a vector (2)"),
+        ("[[1, 2, 3], [3, 4, 5]] ** 2", "(2 × 3)"),
+        ("det([[1, 2, 3], [3, 4, 5]])", "(2 × 3)"),
+        ("inner(u, [1, 2, 3])", "here of a vector (2) and a vector (3)"),
+        ("quad(M, [1, 2, 3])", "here of a matrix (2 × 2) and a vector (3)"),
+        ("sum(u, [1, 2, 3])", "check the arguments"),
+        ("eye(q)", "whole number"),
+        ("M**9", "whole exponent"),
+        ("max()", "compares numbers"),
         ("a if q else a", "x[i]"),
         ("a.real", "x[i]"),
         ("'a'", "x[i]"),
@@ -508,17 +689,55 @@ def test_recipes_give_their_properties_exactly(text, data):
     assert PROPERTIES[text](matrix)
 
 
+PLAIN = {
+    "symmetric": lambda M: _t(M) == M,
+    "antisymmetric": PROPERTIES["antisymmetric"],
+    "diagonal": PROPERTIES["diagonal"],
+    "orthogonal": PROPERTIES["orthogonal"],
+    "rotation": PROPERTIES["rotation"],
+    "normal": PROPERTIES["normal"],
+    "identity": PROPERTIES["identity"],
+    "scalar": PROPERTIES["scalar"],
+    "nonnegative": PROPERTIES["nonnegative"],
+    "rank 1": PROPERTIES["rank 1"],
+}
+SIGNED = ("positive definite", "negative semidefinite", "hurwitz", "indefinite")
+
+
+@pytest.mark.parametrize("pair", [*combinations([*PLAIN, *SIGNED], 2)], ids=", ".join)
+def test_no_word_of_a_pair_is_dropped(pair):
+    """Either both hold for every draw, exactly or as a condition that is checked, or the pair is refused."""
+    try:
+        claim = Claim("X tends to 0", matrices={"W": "any", "V": ", ".join(pair)})
+    except InputError:
+        return
+    genome, conditions = Genome(claim, 2, 3), " ".join(claim.recipes["V"].conditions)
+    numbers = [Fraction(1 + (7 * k * k + 3 * k) % 11, 3) * (-1) ** (k % 3) for k in range(genome.size)]
+    matrix = _drawn(genome, numbers)
+    for word in pair:
+        if word in PLAIN:
+            assert PLAIN[word](matrix), word
+        else:
+            assert CONDITIONS.get(word, "eigmin({0}) < 0").format("V") in conditions, word
+
+
+@pytest.mark.parametrize("word", [word for word in PLAIN if word != "symmetric"])
+def test_what_no_formula_gives_with_a_polynomial_is_refused(word):
+    with pytest.raises(InputError, match="drop"):
+        Claim("X tends to 0", matrices={"W": "any", "V": f"commutes with W, {word}"})
+
+
 @settings(max_examples=12)
 @given(data=st.data())
 def test_a_hurwitz_matrix_has_a_lyapunov_matrix(data):
     """V = P^-1 (S - B B^T) with P = A A^T has P V + V^T P = -2 B B^T, negative definite for invertible B."""
     genome = _genome("hurwitz")
     numbers = data.draw(st.lists(RATIONALS, min_size=genome.size, max_size=genome.size))
-    lower = [genome.parts[f"_V{mark}"].place for mark in "01"]
+    lower = [genome.parts[f"_{mark}_V"].place for mark in "01"]
     diagonal = [numbers[place.start + k] for place in lower for k in (0, 2, 5)]
     assume(all(diagonal))
     V = _drawn(genome, numbers)
-    factor = ExactRow(numbers, genome).part(genome.parts["_V0"], 3).data
+    factor = ExactRow(numbers, genome).part(genome.parts["_0_V"], 3).data
     P = _dot(factor, _t(factor))
     form = _dot(P, V)
     # All leading minors of -(PV + V^T P) are positive: Sylvester's criterion.
@@ -557,8 +776,11 @@ def test_scalars_lie_in_their_range(text, value):
     claim = Claim("X tends to 0", scalars={"c": text})
     formula, _ = claim.ranges["c"]
     found = Evaluation(
-        Exact(), {"_c": Value(0, fmpq(value.numerator, value.denominator))}, lambda *_: Value(0, 0), 1
-    )(parse(formula)).data
+        Exact(),
+        {raw_scalar("c"): Value(0, fmpq(value.numerator, value.denominator))},
+        lambda *_: Value(0, 0),
+        1,
+    )(formula).data
     low, high = {
         "> 0": (0, math.inf),
         "<= 1": (-math.inf, 1),

@@ -1,5 +1,6 @@
 """Files of counterexamples: written, read and checked again; what was tampered with is refused."""
 
+import dataclasses
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -40,7 +41,6 @@ def test_survives_its_file(tmp_path):
 def test_replays_to_fifty_digits(tmp_path):
     again = replay(read(_at(tmp_path, _certified(PLAIN, 2, 2, ROW))), digits=50)
     assert again.proved
-    assert again.enclosed
     with ctx.workprec(300):
         assert arb(2).sqrt().str(50, radius=False) in again.lines[0]
 
@@ -72,23 +72,50 @@ def _unproved(**entries) -> Counterexample:
     return Counterexample(claim, 2, 2, ROW, Fraction(1), "float", "seen in floats", "grows", {})
 
 
-def test_shows_what_is_not_proved_and_says_so():
-    again = replay(_unproved(conclude="norm(x[i]) <= 1000"), digits=30)  # it is no violation
+def _seen(conclude: str) -> Counterexample:
+    """Three heads with W = V = 1 on the line, tokens 1/2 and 1/4: about e^(3t), not followed in balls."""
+    claim = make_claim({"conclude": conclude, "heads": 3, "dimension": 1})
+    raw = (Fraction(1),) * 6 + (Fraction(1, 2), Fraction(1, 4))
+    return Counterexample(claim, 2, 1, raw, Fraction(1), "float", "seen in floats", "grows", {})
+
+
+def test_sees_again_what_is_not_proved():
+    again = replay(_seen("norm(x[i]) <= 1 + t/100"), digits=30)
     assert not again.proved
-    assert again.enclosed
     assert any(line.startswith("t = 1: norm(x[i]) = ") for line in again.lines)
-    claim = make_claim({"conclude": "norm(x[i]) <= 1000", "heads": 3})
-    size = Genome(claim, 2, 2).size
-    again = replay(
-        Counterexample(claim, 2, 2, (Fraction(1, 2),) * size, Fraction(1), "float", "", ""), digits=20
-    )
-    assert not again.enclosed
 
 
-def test_refuses_a_proof_that_is_none():
+def test_refuses_what_floats_do_not_see_again():
+    with pytest.raises(InputError, match="no violation"):
+        replay(_seen("norm(x[i]) <= 1 + exp(4*t)"))
+
+
+def test_refuses_a_grade_that_is_better_than_the_proof():
     claim = make_claim({"conclude": "norm(x[i]) <= 1000"})
-    with pytest.raises(InputError, match="no proof"):
+    with pytest.raises(InputError, match="no such proof"):
         replay(Counterexample(claim, 2, 2, ROW, Fraction(0), "exact", "", ""))
+    found = _certified(PLAIN, 2, 2, ROW)  # |x_1| is the root of 2, which is enclosed
+    assert found.grade == "interval"
+    with pytest.raises(InputError, match="grade exact, and no such proof"):
+        replay(dataclasses.replace(found, grade="exact"))
+
+
+@pytest.mark.parametrize("time", ["-1", "1/2"])
+def test_refuses_times_that_no_layer_has(time):
+    found = _certified({**PLAIN, "step": "1"}, 2, 2, ROW)
+    data = {**as_json(found), "time": time}
+    del data["checksum"]
+    with pytest.raises(InputError, match="a number of layers"):
+        from_json(data)
+
+
+@pytest.mark.parametrize("number", ["1e9999999", "1/0", "x", 1.5, "1" * 2000])
+def test_refuses_numbers_that_it_does_not_write(number):
+    data = as_json(_certified(PLAIN, 2, 2, ROW))
+    data["raw"][0] = number
+    del data["checksum"]
+    with pytest.raises(InputError, match="a rational such as"):
+        from_json(data)
 
 
 def test_refuses_systems_outside_the_hypotheses():

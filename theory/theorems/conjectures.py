@@ -328,7 +328,8 @@ C1 = Theorem(
     ),
     source="Stated here. It contains T2 and T5.",
     remark=r"Convergence itself is not proved. The constant 1 cannot be raised: R1's squares diverge for every $b>a>1$, so for "
-    r"products arbitrarily close to 1.",
+    r"products arbitrarily close to 1. Full attention is meant: with $n=3$ and a mask that shows token $i$ only $i$ and $i+1$, in a cycle, "
+    r"$W=1+i/2$, $-A=1-i/2$ (as $2\times2$ matrices) leave $X=0$ although $\tau_W\tau_A=1/4$.",
     formula=DECAY,
     examples=Examples(
         witness=Instance.of(

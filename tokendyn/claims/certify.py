@@ -4,7 +4,6 @@
 weights, that it makes from the row; the certificate says which row it is about.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,7 +17,7 @@ from theory.verdict import Grade
 from tokendyn.claims.claim import Claim
 from tokendyn.claims.exact import inner, rational
 from tokendyn.claims.flow import STEPS, bits_for, drifted, equilibrium_near, shortly, states_at
-from tokendyn.claims.genome import Genome, static
+from tokendyn.claims.genome import Genome
 from tokendyn.claims.invariants import everyone, facts
 from tokendyn.claims.language import LanguageError, assignments
 from tokendyn.claims.laws import Fact, refuted_by, shown
@@ -26,7 +25,6 @@ from tokendyn.claims.starts import candidates
 from tokendyn.claims.system import ExactSystem, State, decide, grade, hypotheses
 
 TREND = {"nondecreasing": ">=", "nonincreasing": "<=", "increasing": ">", "decreasing": "<", "constant": "=="}
-WEAK = {">": ">=", "<": "<="}
 MOMENTS = (fmpq(1, 2**30), fmpq(1, 2**14), fmpq(1, 2**9))
 SPANS = (fmpq(1, 1000), fmpq(1, 50), fmpq(1, 5))
 QUICK = 60
@@ -70,8 +68,12 @@ def certify(
 
     `elsewhere` also tries rows made from this one, for statements about the long run. `thorough` looks for
     T11's certificates, for which it needs cvxpy (seconds). The violation is shown to `digits` digits. Raises
-    InputError for a row of the wrong length.
+    InputError for a row of the wrong length, and for a time < 0 or within a layer.
     """
+    when = Fraction(time)
+    if when < 0 or (claim.step and when.denominator > 1):
+        expected = "a number of layers" if claim.step else "a number ≥ 0"
+        raise InputError("time", got=str(when), expected=expected, fix="pass one")
     if len(raw) != genome.size:
         got, expected = f"{len(raw)} numbers", f"{genome.size} for n = {genome.n}, d = {genome.d}"
         raise InputError(
@@ -81,7 +83,7 @@ def certify(
     rows = [(genome, row), *(candidates(genome, row) if elsewhere and _about_the_long_run(claim) else ())]
     with ctx.workprec(bits_for(digits)):
         for tried, entries in rows:
-            if found := _of_row(tried, entries, Fraction(time) if entries == row else Fraction(0), digits):
+            if found := _of_row(tried, entries, when if entries == row else Fraction(0), digits):
                 return found
         for tried, entries in rows if thorough and claim.parsed.asymptotic else ():
             if found := _of_row(tried, entries, Fraction(0), digits, deep=True):
@@ -126,8 +128,8 @@ def _by_facts(system: ExactSystem, known: Iterator[Fact], digits: int) -> Findin
     almost = system.claim.quantifier == "almost every start"
     for fact in known:
         if (fact.generic or not almost) and (found := refuted_by(system, system.claim.parsed, fact, digits)):
-            at, says = found
-            return fact.kind, fact.grade, fact.reason, says + _where(at)
+            at, says, proof = found
+            return fact.kind, proof, fact.reason, says + _where(at)
     return None
 
 
@@ -143,17 +145,16 @@ def _at_equilibrium(genome: Genome, raw: tuple[Fraction, ...], digits: int) -> C
     claim = genome.claim
     if claim.quantifier != "every start" or claim.step or not claim.parsed.asymptotic:
         return None
-    if not all(map(static, claim.conditions)):
-        return None
     system = ExactSystem(genome, raw)
     if not hypotheses(system).holds:
         return None
     for state in (system.x0, drifted(system)):
-        pinned = copy.copy(system)
         found = equilibrium_near(system, state)
         if found is None or (claim.sphere and not _unit(system, found)):
             continue
-        pinned.x0 = found
+        pinned = system.again(x0=found)
+        if not hypotheses(pinned).holds:
+            continue
         reason = "an equilibrium is enclosed around this start (Krawczyk's test)"
         still = Fact("still", everyone(system), Grade.INTERVAL, reason)
         if decided := _by_facts(pinned, iter([still]), digits):
@@ -192,19 +193,13 @@ def _compared(system: ExactSystem, time: Fraction, digits: int) -> Finding | Non
     evaluate = system.at(state[0], rational(time))
     for at in assignments(conclusion.free, system.n):
         left, right = evaluate(conclusion.left, at).data, evaluate(conclusion.right, at).data
-        if decide(_relation(system.claim), left, right) is False:
+        if decide(conclusion.relation, left, right) is False:
             proof = grade(left, right, *(c for token in state[0] for c in token))
             how = "rational arithmetic" if proof is Grade.EXACT else "balls around both sides"
             sides = f"{shown(left, digits)} {conclusion.relation} {shown(right, digits)}"
             text = f"{sides} is false{_where(at)}{_when(time)}"
             return "instant", proof, f"by {how}{_when(time)}", text
     return None
-
-
-def _relation(claim: Claim) -> str:
-    """What must be refuted: equality refutes a strict relation, but not for almost every start."""
-    relation = TREND.get(claim.parsed.relation, claim.parsed.relation)
-    return WEAK.get(relation, relation) if claim.quantifier == "almost every start" else relation
 
 
 def _patience(digits: int) -> int:
@@ -218,7 +213,7 @@ def _when(time: Fraction) -> str:
 
 def _trend(system: ExactSystem, time: Fraction, digits: int) -> Finding | None:
     """The quantity at two instants close to each other, until one pair refutes the trend."""
-    conclusion, relation = system.claim.parsed, _relation(system.claim)
+    conclusion, relation = system.claim.parsed, TREND[system.claim.parsed.relation]
     for early, late, times in _pairs(system, time, digits):
         before, after = (system.at(state, t) for state, t in zip((early, late), times, strict=True))
         for at in assignments(conclusion.free, system.n):

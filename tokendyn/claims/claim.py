@@ -2,10 +2,13 @@
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from fractions import Fraction
 from functools import cached_property
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from tokendyn.claims.language import (
     as_input_error,
     parse,
     parse_comparison,
+    require_few,
 )
 from tokendyn.claims.recipes import Recipe, recipe
 
@@ -142,7 +146,16 @@ class Claim:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _range("tokens", self.tokens, 1, 16))
         object.__setattr__(self, "dimension", _range("dimension", self.dimension, 1, 8))
-        object.__setattr__(self, "where", (self.where,) if isinstance(self.where, str) else tuple(self.where))
+        object.__setattr__(self, "where", _texts("where", self.where))
+        for entry in TABLES:
+            object.__setattr__(self, entry, _table(entry, getattr(self, entry)))
+        for entry in ("conclude", "title", "source", "note"):
+            if not isinstance(getattr(self, entry), str):
+                raise InputError(
+                    entry, got=repr(getattr(self, entry)), expected="text", fix="write it in quotes"
+                )
+        if type(self.step) in (int, float):
+            object.__setattr__(self, "step", str(self.step))
         for name, known in (
             ("attention", ("softmax", "hardmax")),
             ("encoding", ENCODINGS),
@@ -178,8 +191,9 @@ class Claim:
                     expected='"any"',
                     fix="write unit(v) for its direction, or a condition under `where`",
                 )
-        for entry in ("parsed", "conditions", "definitions", "recipes"):
+        for entry in ("parsed", "conditions", "definitions", "recipes", "step_size"):
             getattr(self, entry)  # which parses it, and raises
+        self._check_sizes()
         declared = [*self.matrices, *self.scalars, *self.vectors, *self.define]
         twice = {name for name in declared if declared.count(name) > 1}
         if twice:
@@ -189,15 +203,26 @@ class Claim:
                 expected="one declaration of each name",
                 fix="drop one",
             )
+        unused = {name for name in declared if re.fullmatch(r"[WV]\d?", name)} - {
+            *self.weight_names,
+            *self._mentioned,
+        }
+        if unused or (self.encoding == "rotary" and "W" in declared):
+            raise InputError(
+                "matrices",
+                got=", ".join(sorted(unused or {"W"})),
+                expected=f"the weights of this system, {', '.join(self.weight_names)}",
+                fix="with rotary encoding W is Q.T @ K" if self.encoding == "rotary" else "check `heads`",
+            )
         reserved = {*GIVEN, *INDICES, "tokens"} & set(declared)
         if reserved:
             raise InputError(
                 "define", got=", ".join(sorted(reserved)), expected="names that are not taken", fix="rename"
             )
         known = {*self.names, *GIVEN}
-        users = [("conclude", self.parsed), *(("where", c) for c in self.conditions)]
+        users = [("conclude", self.parsed), *self.sourced]
         users += [(f"define.{name}", used) for name, used in self.definitions.items()]
-        if self.step:
+        if self.step_size:
             users.append(("step", self.step_size))
         for where, used in users:
             for name in sorted(used.names() - known):
@@ -209,12 +234,37 @@ class Claim:
                 )
                 raise InputError(where, got=name, expected="a declared name", fix=hint)
 
+    def _check_sizes(self) -> None:
+        """The conclusion speaks of something, and no text takes too long at the largest number of tokens."""
+        n, said = self.tokens[1], self.parsed
+        if len(said.free) > n:
+            raise InputError(
+                "conclude",
+                got=f"{self.conclude!r} with at most {n} token{'s' * (n > 1)}",
+                expected=f"at least {len(said.free)} tokens, for {', '.join(said.free)} differ",
+                fix=f"ask for tokens = {len(said.free)} or more",
+            )
+        texts = [("conclude", said.text, [said.left, *([said.right] if said.right else [])], said.free)]
+        texts += [(entry, one.text, [one.left, one.right], one.free) for entry, one in self.sourced]
+        texts += [(f"define.{name}", one.text, [one], ()) for name, one in self.definitions.items()]
+        texts += [("step", one.text, [one], ()) for one in (self.step_size,) if one]
+        for entry, text, sides, free in texts:
+            try:
+                require_few(text, sides, free, n)
+            except LanguageError as error:
+                raise as_input_error(entry, error) from error
+
     @property
     def weight_names(self) -> list[str]:
         """What the system needs: W and V, numbered if there are several heads; Q, K for rotary."""
         marks = [""] if self.heads == 1 else [str(k + 1) for k in range(self.heads)]
         kinds = ("Q", "K", "V") if self.encoding == "rotary" else ("W", "V")
         return [kind + mark for mark in marks for kind in kinds]
+
+    @property
+    def _mentioned(self) -> set[str]:
+        """Names that definitions use."""
+        return {name for formula in self.definitions.values() for name in formula.names()}
 
     @property
     def free_matrices(self) -> dict[str, str]:
@@ -232,14 +282,17 @@ class Claim:
         return self._read("conclude", self.conclude, conclusion)
 
     @cached_property
+    def sourced(self) -> list[tuple[str, Comparison]]:
+        """`where`, and what the formulas of matrices and scalars do not make certain; each with its entry."""
+        texts = [("where", text) for text in self.where]
+        texts += [(f"matrices.{name}", text) for name, r in self.recipes.items() for text in r.conditions]
+        texts += [(f"scalars.{name}", text) for name, (_, text) in self.ranges.items() if text]
+        return [(entry, one) for entry, text in texts for one in self._read(entry, text, parse_comparison)]
+
+    @cached_property
     def conditions(self) -> list[Comparison]:
-        """`where`, and what the recipes do not make certain."""
-        texts = [
-            *self.where,
-            *(text for r in self.recipes.values() for text in r.conditions),
-            *self._ranges(),
-        ]
-        return [one for text in texts for one in self._read("where", text, parse_comparison)]
+        """All that weights and start must satisfy."""
+        return [one for _, one in self.sourced]
 
     @cached_property
     def definitions(self) -> dict[str, Expression]:
@@ -247,22 +300,23 @@ class Claim:
 
     @cached_property
     def step_size(self) -> Expression | None:
-        return self._read("step", self.step, parse) if self.step else None
+        return None if self.step == "" else self._read("step", self.step, parse)
 
     @cached_property
     def recipes(self) -> dict[str, Recipe]:
         return {name: recipe(name, text) for name, text in self.free_matrices.items()}
 
     @cached_property
-    def ranges(self) -> dict[str, tuple[str, str]]:
+    def ranges(self) -> dict[str, tuple[Expression, str]]:
         """For each scalar its formula over the raw number and its condition."""
-        return {name: _scalar(name, text) for name, text in self.scalars.items()}
-
-    def _ranges(self) -> list[str]:
-        return [condition for _, condition in self.ranges.values() if condition]
+        found = {name: _scalar(name, text) for name, text in self.scalars.items()}
+        return {
+            name: (self._read(f"scalars.{name}", formula, parse), condition)
+            for name, (formula, condition) in found.items()
+        }
 
     def _read(self, entry: str, text: Any, reader: Any) -> Any:
-        if not isinstance(text, (str, int, float)):
+        if not isinstance(text, (str, int, float)) or isinstance(text, bool):
             raise InputError(entry, got=repr(text), expected="text", fix="write it in quotes")
         try:
             return reader(str(text))
@@ -274,19 +328,52 @@ class Claim:
         found = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            value = (
-                list(value)
-                if isinstance(value, tuple)
-                else dict(value)
-                if isinstance(value, Mapping)
-                else value
-            )
-            default = {"tokens": [2, 5], "dimension": [1, 3], "where": [], "heads": 1}.get(
-                entry.name, entry.default
-            )
-            if value not in (default, {}) or entry.name == "conclude":
-                found[entry.name] = value
+            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+            if value != default:  # `conclude` has none
+                plain = list(value) if isinstance(value, tuple) else value
+                found[entry.name] = dict(plain) if isinstance(plain, Mapping) else plain
         return found
+
+
+TABLES = ("matrices", "scalars", "vectors", "define")
+
+
+def raw_scalar(name: str) -> str:
+    """Of its raw number: no name that is declared, or of another raw part, starts with two underscores."""
+    return f"__{name}"
+
+
+def _texts(entry: str, value: Any) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise InputError(
+            entry, got=repr(value), expected="texts, in quotes", fix=f'e.g. {entry} = ["norm(x[i]) <= 1"]'
+        )
+    return tuple(texts)
+
+
+def _table(entry: str, value: Any) -> dict[str, Any]:
+    """Names as Python reads them (NFKC), and what stands for them."""
+    if not isinstance(value, Mapping):
+        raise InputError(
+            entry, got=repr(value), expected="a table of names and texts", fix=f"write [{entry}]"
+        )
+    found: dict[str, Any] = {}
+    for given, text in value.items():
+        name = unicodedata.normalize("NFKC", str(given))
+        if iskeyword(name) or not name.isidentifier() or name.startswith("_"):
+            raise InputError(
+                f"{entry}.{given}",
+                got=f"the name {str(given)!r}",
+                expected="a name of letters and digits, with a letter first, that is no word of Python",
+                fix="write lam" if name == "lambda" else "rename",
+            )
+        if name in found:
+            raise InputError(
+                entry, got=f"{name} twice", expected="one declaration of each name", fix="drop one"
+            )
+        found[name] = text
+    return found
 
 
 def _choice(name: str, value: object, known: tuple[str, ...]) -> None:
@@ -319,18 +406,19 @@ def _range(name: str, value: Any, least: int, most: int) -> tuple[int, int]:
     return ends[0], ends[1]
 
 
-NUMBER = r"[-+]?[0-9.]+(?:e[-+]?\d+)?|[-+]?[0-9]+/[0-9]+"
+NUMBER = r"[-+]?(?:[0-9]+/0*[1-9][0-9]*|(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:e[-+]?[0-9]{1,3})?)"
 
 
 def _scalar(name: str, text: Any) -> tuple[str, str]:
     """ "any", "> 0", "<= 1", "0..1" (ends excluded), or a number."""
-    text, raw = str(text).strip(), f"_{name}"
+    text, raw = str(text).strip(), raw_scalar(name)
     if text in ("any", ""):
         return raw, ""
     if found := re.fullmatch(rf"(>=?|<=?)\s*({NUMBER})", text):
         sign = "+" if found[1][0] == ">" else "-"
         return f"{found[2]} {sign} {raw}*{raw}", f"{name} {found[1]} {found[2]}"
-    if found := re.fullmatch(rf"({NUMBER})\s*\.\.\s*({NUMBER})", text):
+    found = re.fullmatch(rf"({NUMBER})\s*\.\.\s*({NUMBER})", text)
+    if found and "..." not in text and Fraction(found[1]) < Fraction(found[2]):
         low, high = found[1], found[2]
         return f"({low}) + (({high}) - ({low}))*{raw}*{raw}/(1 + {raw}*{raw})", f"{name} > {low}"
     if re.fullmatch(NUMBER, text):
@@ -338,7 +426,7 @@ def _scalar(name: str, text: Any) -> tuple[str, str]:
     raise InputError(
         f"scalars.{name}",
         got=repr(text),
-        expected='"any", "> 0", "<= 1", "0..1" or a number',
+        expected='"any", "> 0", "<= 1", "0..1" (the smaller number first) or a number',
         fix="other conditions go into `where`",
     )
 
@@ -358,11 +446,6 @@ def make_claim(given: Mapping[str, Any]) -> Claim:
             expected="what the claim says",
             fix='e.g. conclude = "X tends to 0"',
         )
-    for key in ("matrices", "scalars", "vectors", "define"):
-        if not isinstance(given.get(key, {}), Mapping):
-            raise InputError(
-                key, got=repr(given[key]), expected="a table of names and texts", fix=f"write [{key}]"
-            )
     entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return Claim(**entries)
 
@@ -380,7 +463,7 @@ def read_claim(path: str | Path) -> Claim:
             expected="a claim's file",
             fix="check the path; `tokendyn claims` lists the library",
         ) from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             "claim", got=f"{path}: {error}", expected="TOML or YAML", fix="see docs/claims.md"
         ) from error

@@ -65,9 +65,15 @@ def print_report(report: Report, console: Console) -> None:
         console.print("[cyan]NOT REFUTED[/], which proves nothing", highlight=False)
         genome, raw = tally.where or (None, None)
         if genome is not None and raw is not None:
-            margin = 0.0 - tally.smallest if abs(tally.smallest) > 1e-12 else 0.0
+            margin = 0.0 - tally.worst if abs(tally.worst) > 1e-12 else 0.0
             console.print(f"smallest margin {margin:.3g}, at n = {genome.n}, d = {genome.d}", highlight=False)
-        if tally.smallest > STRICT:
+        else:
+            console.print("no run was long enough to tell a margin", highlight=False)
+        if tally.unsettled:
+            console.print(
+                f"{tally.unsettled:,} runs did not settle within the time followed", highlight=False
+            )
+        if tally.worst > STRICT:
             console.print(
                 "A negative margin was seen in floating point, and neither proved nor confirmed.",
                 highlight=False,
@@ -76,10 +82,15 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def print_counterexample(found: Counterexample, console: Console) -> None:
-    """What is violated and why, with weights and tokens, rounded where they are no short fractions."""
+    """What is violated and why, with weights and tokens."""
     for text in (found.violation, found.reason):
         if text:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
+    print_system(found, console)
+
+
+def print_system(found: Counterexample, console: Console) -> None:
+    """Its weights and tokens, rounded where they are no short fractions."""
     system = ExactSystem(Genome(found.claim, found.n, found.d), found.raw)
     parts = {
         name: value.data for name, value in system.values.items() if not name.startswith("_") and name != "d"
@@ -140,16 +151,14 @@ def print_replay(found: Counterexample, digits: int, console: Console) -> None:
     console.print(
         f"[bold]{escape(found.claim.title or 'claim')}[/]: {escape(found.claim.conclude)}", highlight=False
     )
-    print_counterexample(found, console)
+    print_system(found, console)
     console.print(f"hypotheses: {checked.hypotheses}", highlight=False, markup=False)
     for line in checked.lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     said = (
         "proved again"
         if checked.proved
-        else "digits enclosed"
-        if checked.enclosed
-        else "no proof, digits not enclosed"
+        else "seen again in floating point; neither it nor its digits are proved"
     )
     console.print(f"[bold]{found.grade}[/]: {said}", highlight=False)
 

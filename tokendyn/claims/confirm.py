@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from tokendyn.claims.dynamics import Path, Systems
+from tokendyn.claims.dynamics import Path, Systems, off_sphere
 from tokendyn.claims.hunt import Judge, Suspect
-from tokendyn.claims.violation import FLOOR, STRICT, along, instant, largest, long_run, times_for
+from tokendyn.claims.violation import FLOOR, STRICT, along, instant, long_run, times_for
 
 HORIZONS = (60.0, 600.0, 20_000.0)
 NEIGHBOURS = 48
@@ -24,23 +24,21 @@ def confirmed(judge: Judge, suspect: Suspect) -> bool:
     row = suspect.raw[None]
     if judge.feasible(suspect.genome, row)[0] < 0:
         return False
-    if judge.claim.parsed.asymptotic and not _one_pace(judge.systems(suspect.genome, row)):
+    if judge.claim.parsed.asymptotic and not judge.systems(suspect.genome, row).one_pace(1e-4)[0]:
         return False
     if not judge.claim.parsed.asymptotic:
         return suspect.score > STRICT and _again(judge, suspect) and _typical(judge, suspect)
-    found = (_survives(judge, suspect, horizon) for horizon in _horizons(judge))
-    real = any(found) if judge.claim.parsed.kind == "rate" else all(found)
-    return real and _typical(judge, suspect)
-
-
-def _one_pace(systems: Systems) -> bool:
-    """Whether no eigenvalue of a V_h or their sum is so far below its norm that runs end too soon."""
-    value = systems.system.value[0].reshape(-1, *systems.system.value.shape[-2:])
-    for matrix in (*value, value.sum(0)):
-        size = torch.linalg.eigvals(matrix).abs() / torch.linalg.matrix_norm(matrix).clamp(min=1e-300)
-        if ((size < 1e-4) & (size > 1e-12)).any():
+    if judge.claim.parsed.kind == "rate":
+        return _misses_rate(judge, suspect) and _typical(judge, suspect)
+    resolved = True
+    for horizon in _horizons(judge):
+        seen, ended = _survives(judge, suspect, horizon)
+        if not seen:
             return False
-    return True
+        resolved = resolved and seen == "resolved"
+        if ended:
+            break
+    return (resolved and judge.claim.quantifier == "every start") or _shared(judge, suspect)
 
 
 def _horizons(judge: Judge) -> tuple[float, ...]:
@@ -61,15 +59,25 @@ def _blurred(x: Tensor) -> tuple[Tensor, Tensor]:
     return x + error, x - error
 
 
-def _stable(systems: Systems, fine: Path, coarse: Path) -> bool:
-    """Whether a looser tolerance leaves the conclusion's quantity, at every sample, as it is to 2 %.
+def _stable(systems: Systems, fine: Path, coarse: Path) -> Tensor:
+    """Whether a looser tolerance leaves the quantities (items,), at every sample but the start, to 2 %.
 
-    A quantity that cancels beside large tokens is not resolved, and shows it here.
+    What cancels beside large tokens is not resolved, and shows it here. So does what grows from rounding,
+    where hypotheses or an invariant set keep it at 0: it goes through sizes that no run agrees about.
     """
     both = (fine.reached & coarse.reached)[0]
+    both[0] = False
     blurred = (replace(fine, states=states) for states in _blurred(fine.states))
-    sides = [along(systems, path)[0][0][both] for path in (fine, coarse, *blurred)]
-    return all(bool(((side - sides[0]).abs() <= 0.02 * sides[0].abs()).all()) for side in sides[1:])
+    sides = [_quantity(systems, path)[both] for path in (fine, coarse, *blurred)]
+    return torch.stack([((side - sides[0]).abs() <= 0.02 * sides[0].abs()).all(0) for side in sides]).all(0)
+
+
+def _quantity(systems: Systems, path: Path) -> Tensor:
+    """Of the conclusion (samples, items): the distance of both sides where a limit is compared."""
+    left, right = along(systems, path)
+    if right is not None and systems.claim.parsed.kind in ("limit", "eventually"):
+        return (left - right)[0]
+    return left[0]
 
 
 def _again(judge: Judge, suspect: Suspect) -> bool:
@@ -93,21 +101,42 @@ def _again(judge: Judge, suspect: Suspect) -> bool:
 
 
 @torch.no_grad()
-def _survives(judge: Judge, suspect: Suspect, horizon: float) -> bool:
+def _misses_rate(judge: Judge, suspect: Suspect) -> bool:
+    """Whether the two longest runs that tell a rate both miss it."""
+    systems = judge.systems(suspect.genome, suspect.raw[None])
+    found = []
+    for horizon in _horizons(judge):
+        times = times_for(judge.claim, horizon)
+        fine, coarse = (systems.path(times, rtol=rtol, max_steps=100_000) for rtol in (1e-9, 1e-6))
+        items = long_run(systems, fine)[0]
+        usable = (_resolved(fine) or not fine.grew[0]) and _moving(systems, fine)
+        told = _stable(systems, fine, coarse) & usable
+        found.append(torch.where(told, items, -torch.inf))
+    scores = [[score for score in item if score > -torch.inf] for item in torch.stack(found, 1).tolist()]
+    return any(len(item) > 1 and min(item[-2:]) > 0 for item in scores)
+
+
+@torch.no_grad()
+def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool]:
+    """How the violation shows: "resolved", "seen" where runs do not agree about its size, "" not at all.
+
+    And whether tokens outgrew the run, so that there is no longer one.
+    """
     systems = judge.systems(suspect.genome, suspect.raw[None])
     times = times_for(judge.claim, horizon)
-    path = systems.path(times, rtol=1e-9, max_steps=100_000)
-    score = largest(long_run(systems, path))[0].item()
-    if not score > 0 or not (_resolved(path) or _decaying_rate(judge, path)):
-        return False
-    if judge.claim.parsed.kind == "rate":
-        return _moving(systems, path) and _stable(systems, path, systems.path(times, rtol=1e-6))
-    if horizon == _horizons(judge)[0] or path.grew[0]:
-        return True
+    fine, coarse = (systems.path(times, rtol=rtol, max_steps=100_000) for rtol in (1e-9, 1e-6))
+    violated = long_run(systems, fine)[0] > 0
+    if not violated.any() or not (_resolved(fine) or _decaying_power(judge, fine)):
+        return "", False
+    stable = bool((violated & _stable(systems, fine, coarse)).any()) or _came_to_zero(fine)
+    seen = "resolved" if stable else "seen"
+    if horizon == _horizons(judge)[0] or fine.grew[0]:
+        return seen, bool(fine.grew[0])
     if judge.claim.parsed.kind == "limit" and "t" in judge.claim.parsed.names():
-        coarse = systems.path(times, rtol=1e-6)
-        return _moving(systems, path) and _comes_elsewhere(systems, path) and _stable(systems, path, coarse)
-    return _came_to_zero(path) or _moving(systems, path) or _stands(systems, path.states[0, -1])
+        lasts = stable and _moving(systems, fine) and _comes_elsewhere(systems, fine)
+    else:
+        lasts = _came_to_zero(fine) or _moving(systems, fine) or _stands(judge, suspect, fine.states[0, -1])
+    return seen if lasts else "", False
 
 
 def _resolved(path: Path) -> bool:
@@ -155,9 +184,9 @@ def _comes_elsewhere(systems: Systems, path: Path) -> bool:
     return bool(settled.any())
 
 
-def _decaying_rate(judge: Judge, path: Path) -> bool:
-    """Rates are measured while tokens are resolved; those that decay faster then do no harm."""
-    return judge.claim.parsed.kind in ("rate", "power") and not path.grew[0]
+def _decaying_power(judge: Judge, path: Path) -> bool:
+    """Powers are measured while tokens are resolved; those that decay faster then do no harm."""
+    return judge.claim.parsed.kind == "power" and not path.grew[0]
 
 
 def _keeps_going(path: Path) -> bool:
@@ -170,8 +199,28 @@ def _keeps_going(path: Path) -> bool:
     return bool((late / early - 1).abs() < 1e-4 or late > 3 * early)
 
 
-def _stands(systems: Systems, x: Tensor) -> bool:
-    """Whether Newton's method finds an equilibrium beside x with full precision, isolated but for symmetries.
+def _stands(judge: Judge, suspect: Suspect, x: Tensor) -> bool:
+    """Whether there is an equilibrium beside x that the trajectory comes to, or that is a start of its own.
+
+    It comes to a stable one. An unstable one says nothing of almost every start, and nothing of starts with
+    hypotheses unless it satisfies them itself.
+    """
+    systems = judge.systems(suspect.genome, suspect.raw[None])
+    found = _equilibrium(systems, x)
+    if found is None:
+        return False
+    at, jacobian = found
+    values, slack = torch.linalg.eigvals(jacobian), 1e-11 * torch.linalg.matrix_norm(jacobian, 2)
+    growth = values.real if systems.h is None else (1 + systems.h[0] * values).abs() - 1
+    if growth.max() <= slack:
+        return True
+    row = suspect.raw.clone()
+    row[suspect.genome.parts["x"].place] = (off_sphere(at) if judge.claim.sphere else at).flatten()
+    return judge.claim.quantifier == "every start" and judge.feasible(suspect.genome, row[None]).item() >= 0
+
+
+def _equilibrium(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What Newton's method finds beside x with full precision, isolated but for symmetries; its Jacobian.
 
     Where the Jacobian is more singular than rotations that commute with the weights make it, floats cannot
     tell standing from creeping, and only a certificate can.
@@ -183,24 +232,27 @@ def _stands(systems: Systems, x: Tensor) -> bool:
         length = state.norm(dim=-1, keepdim=True)
         if on_sphere:
             state = state / length
-        radial = (length - 1) * state if on_sphere else 0.0  # so that radial directions are regular
+        radial = (1 - length) * state if on_sphere else 0.0  # so that radial directions are regular
         return ((systems.velocity(state) / systems.pace[0]) + radial)[0].flatten()
 
     at, size, free = x.flatten().clone(), x.abs().max(), _orbit_dimension(systems, x)
-    move = at
+    move, jacobian = at, at
     with torch.enable_grad():
         for _ in range(6):
             jacobian = torch.autograd.functional.jacobian(field, at)
             if not jacobian.isfinite().all():
-                return False
+                return None
             left, stretch, right = torch.linalg.svd(jacobian)
             rank = len(stretch) - free
             if rank < 1 or not stretch[rank - 1] > 1e-9 * stretch[0]:
-                return False
+                return None
             move = -right[:rank].mT @ ((left[:, :rank].mT @ field(at)) / stretch[:rank])
             at = at + move
-    small = field(at).abs().max() <= 1e-12 * size
-    return bool(small and (at - x.flatten()).abs().max() <= 1e-3 * size and move.abs().max() <= 1e-10 * size)
+    small = field(at).abs().max() <= 1e-12 * size and move.abs().max() <= 1e-10 * size
+    if not small or (at - x.flatten()).abs().max() > 1e-3 * size:
+        return None
+    at = at.unflatten(0, x.shape)
+    return at / at.norm(dim=-1, keepdim=True) if on_sphere else at, jacobian
 
 
 def _orbit_dimension(systems: Systems, x: Tensor) -> int:
@@ -224,8 +276,11 @@ def _orbit_dimension(systems: Systems, x: Tensor) -> int:
 
 def _typical(judge: Judge, suspect: Suspect) -> bool:
     """Under "almost every start": whether starts near by violate the conclusion too."""
-    if judge.claim.quantifier == "every start":
-        return True
+    return judge.claim.quantifier == "every start" or _shared(judge, suspect)
+
+
+def _shared(judge: Judge, suspect: Suspect) -> bool:
+    """Whether starts near by, of which enough satisfy the hypotheses, violate the conclusion too."""
     g = Generator().manual_seed(0)
     place = suspect.genome.parts["x"].place
     rows = suspect.raw.repeat(NEIGHBOURS, 1)
@@ -234,6 +289,6 @@ def _typical(judge: Judge, suspect: Suspect) -> bool:
     rows = rows[judge.feasible(suspect.genome, rows) >= 0]
     if len(rows) < NEIGHBOURS // 4:
         return False
-    horizon = 600.0 if judge.claim.parsed.asymptotic else None
+    horizon = 600.0 if judge.claim.parsed.asymptotic and judge.claim.parsed.kind != "rate" else None
     score, _ = judge.score(suspect.genome, rows, horizon)
     return bool((score > 0).double().mean() > 0.9)

@@ -16,6 +16,10 @@ from tokendyn.claims.language import Evaluation, LanguageError, Value
 
 ESCAPE = 1e40
 """Trajectories end where a coordinate is larger."""
+TINY = 0.03
+"""Scores below move tokens much more slowly than V does."""
+LONGEST = 0.25
+"""The longest Runge–Kutta step of the hardmax flow, in units of 1/‖V‖: far from unstable, and 1e-5 off."""
 
 
 class FloatRows:
@@ -209,19 +213,46 @@ class Systems:
 
     # Trajectories
 
+    def one_pace(self, slowest: float) -> Tensor:
+        """Whether (B,) no eigenvalue of a V_h or their sum makes runs end too soon.
+
+        It does if it or its decay, relative to the norm, is below `slowest`, or almost of modulus 1 after a
+        layer, but not exactly so.
+        """
+        value = self.system.value if self.claim.heads > 1 else self.system.value[:, None]
+        value = torch.cat((value, value.sum(1, keepdim=True)), 1).nan_to_num()
+        found = torch.linalg.eigvals(value)
+        size = found / torch.linalg.matrix_norm(value).clamp(min=1e-300)[..., None]
+        decay = size.real if self.h is None else (1 + self.h[:, None, None] * found).abs() - 1
+        slow = torch.stack((size.abs(), decay.abs()), 1).flatten(1)
+        return ~((slow < slowest) & (slow > 1e-12)).any(1)
+
+    def frozen(self, path: Path) -> Tensor:
+        """Whether (B,) a run ends where scores are so small, but not 0, that what they do takes longer."""
+        decade_before, last = path.states[:, -9], path.states[:, -1]
+        scores, size = self._largest_score(last), last.norm(dim=-1).amax(1)
+        return (scores > 0) & (scores < TINY) & (size > 0.5 * decade_before.norm(dim=-1).amax(1))
+
+    def _largest_score(self, x: Tensor) -> Tensor:
+        """A bound (B,) of |s_ij| at states x."""
+        form = torch.linalg.matrix_norm(self.system.score)
+        return (form if self.claim.heads == 1 else form.amax(1)) * x.square().sum(-1).amax(1)
+
     @cached_property
     def pace(self) -> Tensor:
         """The rate (B,) by which a flow's time is measured: ‖V‖, less where scores are small; 1 for layers.
 
-        Differences of tokens contract at about ‖V‖·‖W‖·|x|² where scores are small.
+        Differences of tokens contract at about ‖V‖·‖W‖·|x|² where scores are small; hardmax knows no size,
+        and one token no scores.
         """
         if self.h is not None:
             return torch.ones(len(self.raw), dtype=torch.float64, device=self.raw.device)
-        speed, form = (torch.linalg.matrix_norm(m) for m in (self.system.value, self.system.score))
+        speed = torch.linalg.matrix_norm(self.system.value)
         if self.claim.heads > 1:
-            speed, form = speed.sum(1), form.amax(1)
-        scores = form * self.x0.square().sum(-1).amax(1)
-        return (speed * scores.clamp(0.03, 1.0)).clamp(min=1e-300)
+            speed = speed.sum(1)
+        if self.claim.attention == "hardmax" or self.genome.n == 1:
+            return speed.clamp(min=1e-300)
+        return (speed * self._largest_score(self.x0).clamp(TINY, 1.0)).clamp(min=1e-300)
 
     def path(
         self, times: Tensor, x0: Tensor | None = None, rtol: float = 1e-7, max_steps: int = 2000
@@ -251,8 +282,9 @@ class Systems:
             if self.h is not None:
                 count, size = max(0, round(after) - round(before)), self.h[:, None, None]
             else:
-                count = min(round(3 / longest), max(1, math.ceil((after - before) / longest)))
-                size = ((after - before) / count / self.pace)[:, None, None]
+                gap = after - before
+                count = max(1, min(round(3 / longest), math.ceil(gap / longest)), math.ceil(gap / LONGEST))
+                size = (gap / count / self.pace)[:, None, None]
             for _ in range(count):
                 x = x + size * (self.velocity(x) if self.h is not None else self._mean_velocity(x, size))
                 if self.claim.sphere:

@@ -10,6 +10,7 @@ the working precision `flint.ctx.prec` allows.
 from collections.abc import Callable
 from fractions import Fraction
 from functools import reduce
+from math import isqrt
 from typing import Any
 
 from flint import acb_mat, arb, arb_mat, fmpq, fmpq_mat
@@ -34,12 +35,27 @@ def rational(value: Any) -> fmpq:
     return fmpq(fraction.numerator, fraction.denominator)
 
 
+LONGEST = 100_000
+"""Bits of the longest power that is multiplied out; longer ones are balls, of exp(b·log(a)) where need be."""
+
+
 def is_rational(rows: list[list[Scalar]]) -> bool:
     return all(isinstance(entry, fmpq) for row in rows for entry in row)
 
 
 class Exact:
     """One system; every value is exact or a ball that contains it."""
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        match value.rank:
+            case 0:
+                return ()
+            case 1:
+                return (len(value.data),)
+        return (len(value.data), len(value.data[0]))
+
+    def whole(self, value: Value) -> int:
+        return int(value.data.p)
 
     def number(self, value: Any) -> Value:
         if value == "pi":
@@ -76,13 +92,9 @@ class Exact:
         return Value(0, found)
 
     def stack(self, parts: list[Value]) -> Value:
-        if len({part.rank for part in parts}) != 1 or parts[0].rank > 1:
-            raise LanguageError("a list", "numbers, or rows of numbers", "e.g. [[1, -a], [a, 1]]")
         return Value(parts[0].rank + 1, [part.data for part in parts])
 
     def reduce(self, name: str, parts: list[Value]) -> Value:
-        if len({part.rank for part in parts}) != 1 or (name in ("min", "max") and parts[0].rank):
-            raise LanguageError(f"{name}(…)", "numbers", f"{name} compares numbers")
         if name in ("min", "max"):
             return Value(0, reduce(_largest if name == "max" else _smallest, (part.data for part in parts)))
         total = reduce(lambda a, b: self.binary("+", a, b), parts)
@@ -117,18 +129,12 @@ def _divide(a: Scalar, b: Scalar) -> Scalar:
 
 def _unary(name: str, value: Scalar) -> Scalar:
     if name == "sqrt" and isinstance(value, fmpq) and value >= 0:
-        root = fmpq(int(value.p).__index__() and _integer_root(int(value.p)), _integer_root(int(value.q)))
+        root = fmpq(isqrt(int(value.p)), isqrt(int(value.q)))
         if root * root == value:
             return root
     if isinstance(value, fmpq) and value == 0 and name in ("sin", "tan", "sinh", "tanh", "lambertw"):
         return value
     return UNARY[name](arb(value))
-
-
-def _integer_root(value: int) -> int:
-    from math import isqrt
-
-    return isqrt(value)
 
 
 def _largest(a: Scalar, b: Scalar) -> Scalar:
@@ -143,16 +149,19 @@ def _smallest(a: Scalar, b: Scalar) -> Scalar:
     return b if a >= b else arb(a).min(arb(b))
 
 
+def _bits(value: Scalar) -> int:
+    """Of an exact number's digits, or 100: the length of a product grows by as much with every factor."""
+    return max(1, value.height_bits()) if isinstance(value, fmpq) else 100
+
+
 def _power(left: Value, right: Value) -> Value:
     exponent = right.data
     whole = isinstance(exponent, fmpq) and exponent.q == 1
     if left.rank == 2:
-        if not whole or abs(exponent) > 8:
-            raise LanguageError("a matrix to a power", "a small whole exponent", "e.g. V**2")
         base = left if exponent >= 0 else Value(2, _inverse(left.data))
         start = Value(2, [[fmpq(r == c) for c in range(len(left.data))] for r in range(len(left.data))])
         return reduce(_product, [base] * abs(int(exponent.p)), start)
-    if whole:
+    if whole and abs(exponent) * _bits(left.data) <= LONGEST:
         power = reduce(lambda a, b: a * b, [left.data] * abs(int(exponent.p)), fmpq(1))
         return Value(0, power if exponent >= 0 else _divide(fmpq(1), power))
     if exponent == fmpq(1, 2):

@@ -1,7 +1,6 @@
 """The algebra of batches in floats: scalars (B,), vectors (B, d), matrices (B, d, d); differentiable."""
 
 import math
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -26,10 +25,16 @@ class Floats:
         self.batch = batch
         self.options: Any = {"dtype": torch.float64, "device": device}
 
+    def shape(self, value: Value) -> tuple[int, ...]:
+        return tuple(value.data.shape[1:])
+
+    def whole(self, value: Value) -> int:
+        return int(value.data[0])
+
     def number(self, value: Any) -> Value:
         if isinstance(value, str):
             value = {"pi": math.pi, "e": math.e}.get(value) or float(value)
-        return Value(0, torch.full((self.batch,), float(Fraction(value)), **self.options))
+        return Value(0, torch.full((self.batch,), float(value), **self.options))
 
     def binary(self, operator: str, left: Value, right: Value) -> Value:
         a, b, rank = left.data, right.data, max(left.rank, right.rank)
@@ -56,13 +61,9 @@ class Floats:
         return Value(0, value.data[(slice(None), *(k - 1 for k in index))])
 
     def stack(self, parts: list[Value]) -> Value:
-        if len({part.rank for part in parts}) != 1 or parts[0].rank > 1:
-            raise LanguageError("a list", "numbers, or rows of numbers", "e.g. [[1, -a], [a, 1]]")
         return Value(parts[0].rank + 1, torch.stack([part.data for part in parts], 1))
 
     def reduce(self, name: str, parts: list[Value]) -> Value:
-        if len({part.rank for part in parts}) != 1 or (name in ("min", "max") and parts[0].rank):
-            raise LanguageError(f"{name}(…)", "numbers", f"{name} compares numbers")
         stacked = torch.stack([part.data for part in parts])
         reduced = {"sum": torch.sum, "mean": torch.mean, "min": torch.amin, "max": torch.amax}[name](
             stacked, 0
@@ -120,17 +121,11 @@ def _product(left: Value, right: Value) -> Value:
 
 
 def _power(left: Value, right: Value) -> Value:
-    exponent = right.data.reshape(-1)[0].item()
-    if left.rank == 2:
-        if exponent != int(exponent) or not -9 < exponent < 9:
-            raise LanguageError(f"a matrix to the power {exponent:g}", "a small whole exponent", "e.g. V**2")
-        return Value(
-            2,
-            torch.linalg.matrix_power(
-                left.data if exponent >= 0 else _inverse(left.data), abs(int(exponent))
-            ),
-        )
-    return Value(0, left.data**right.data)
+    if left.rank == 0:
+        return Value(0, left.data**right.data)
+    exponent = int(right.data[0])
+    base = left.data if exponent >= 0 else _inverse(left.data)
+    return Value(2, torch.linalg.matrix_power(base, abs(exponent)))
 
 
 def _length(vector: Tensor) -> Tensor:
@@ -146,10 +141,8 @@ def _finite(matrix: Tensor) -> Tensor:
 
 def _safely(function: Any, matrix: Tensor) -> Tensor:
     """NaN for matrices that are not finite, which LAPACK refuses."""
-    good = _finite(matrix)
-    found = function(
-        torch.where(good, matrix, torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device))
-    )
+    good, instead = _finite(matrix), torch.eye(*matrix.shape[-2:], dtype=matrix.dtype, device=matrix.device)
+    found = function(torch.where(good, matrix, instead))
     flags = good.reshape(good.shape[:-2] + (1,) * (found.ndim - matrix.ndim + 2))
     return torch.where(flags, found, torch.nan)
 

@@ -27,10 +27,14 @@ def bits_for(digits: int) -> int:
 def states_at(
     system: ExactSystem, times: Sequence[Any], digits: int = 12, steps: int = STEPS
 ) -> list[State] | None:
-    """Enclosed states at the times (numbers of layers); None where `steps` do not enclose the flow."""
+    """Enclosed states at the times (numbers of layers); None where `steps` do not enclose the flow.
+
+    `around` is taken of a later state too: as softmax makes flows continuous, a box around it is that of a
+    neighbourhood of x0. Layers, which hardmax makes discontinuous, start from a box.
+    """
     wanted = [rational(time) for time in times]
     if not any(wanted):
-        return [system.x0 for _ in wanted]
+        return [system.start for _ in wanted]
     if system.h is not None:
         count = int(max(wanted).ceil())
         states = layers(system, count, digits) if count <= MOST_LAYERS else None
@@ -41,7 +45,8 @@ def states_at(
     found = enclose(instance, wanted, tolerance=min(TOLERANCE, fmpq(1, 10 ** (digits + 3))), steps=steps)
     if not found.verdict.holds:
         return None
-    return [system.x0 if t == 0 else state.tolist() for t, state in zip(wanted, found.states, strict=True)]
+    states = (system.x0 if t == 0 else s.tolist() for t, s in zip(wanted, found.states, strict=True))
+    return [system.around(state) for state in states]
 
 
 def layers(system: ExactSystem, count: int, digits: int = 12) -> list[State] | None:
@@ -49,8 +54,8 @@ def layers(system: ExactSystem, count: int, digits: int = 12) -> list[State] | N
     allowed = arb(10) ** -(digits + 8)
     for bits in (bits_for(digits), 1024, 4096):
         with ctx.workprec(bits):
-            fine = ExactSystem(system.genome, system.raw)
-            states = [fine.x0]
+            fine = system.again()
+            states = [fine.start]
             for _ in range(count):
                 states.append([[arb(c) for c in token] for token in fine.next_layer(states[-1])])
             if all(c.rad() < allowed * (1 + abs(c)) for token in states[-1] for c in map(arb, token)):
@@ -89,7 +94,7 @@ def integrated(system: ExactSystem, times: Sequence[Fraction], digits: int) -> l
         return _layers_in_floats(system, x, times)
     columns = 4 + digits // 4
     for time in times:
-        count = math.ceil((time - now) * 8)
+        count = math.ceil(float(time - now) * 8 * max(_speed(system), 1e-300))
         for _ in range(count):
             x = _extrapolated(system, x, rational((time - now) / count), columns)
         now = time
@@ -103,6 +108,11 @@ def _layers_in_floats(system: ExactSystem, x: State, times: Sequence[Fraction]) 
         found[k] = x
         x = _centres(system.next_layer(x))
     return [found[int(time)] for time in times]
+
+
+def _speed(system: ExactSystem) -> float:
+    """The sum of the Frobenius norms of the V_h, a bound of how fast tokens move by their own size."""
+    return sum(math.hypot(*(float(arb(c).mid()) for row in value for c in row)) for value in system.V)
 
 
 def _extrapolated(system: ExactSystem, x: State, length: fmpq, columns: int) -> State:

@@ -3,11 +3,20 @@
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Protocol
 
 from theory.errors import InputError
-from tokendyn.claims.claim import Claim
-from tokendyn.claims.language import Algebra, Comparison, Evaluation, Expression, LanguageError, Value, parse
+from tokendyn.claims.claim import Claim, raw_scalar
+from tokendyn.claims.language import (
+    Algebra,
+    Comparison,
+    Evaluation,
+    Expression,
+    LanguageError,
+    Value,
+    as_input_error,
+    parse,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Genome:
             for name, kind, rank in recipe.parts:
                 self._add(name, kind, self._shape(kind, rank))
         for name in claim.scalars:
-            self._add(f"_{name}", "number", ())
+            self._add(raw_scalar(name), "number", ())
         for name in claim.vectors:
             self._add(name, "vector", (d,))
         if claim.encoding.startswith("absolute"):
@@ -63,6 +72,10 @@ class Genome:
         return shapes.get(kind, (d,))
 
     def _add(self, name: str, kind: str, shape: tuple[int, ...]) -> None:
+        if name in self.parts:
+            raise InputError(
+                "matrices", got=name.strip("_"), expected="a name that is not taken", fix="rename"
+            )
         self.parts[name] = Part(name, kind, shape, self.size)
 
     @property
@@ -74,7 +87,7 @@ class Genome:
         """Formulas of matrices, scalars and definitions, each after those it needs."""
         claim = self.claim
         waiting = {name: parse(recipe.formula) for name, recipe in claim.recipes.items()}
-        waiting |= {name: parse(formula) for name, (formula, _) in claim.ranges.items()}
+        waiting |= {name: formula for name, (formula, _) in claim.ranges.items()}
         waiting |= claim.definitions
         if claim.encoding == "rotary" and "W" not in waiting:
             waiting["W"] = parse("Q.T @ K")
@@ -92,25 +105,28 @@ class Genome:
         return done
 
     def values(self, raw: "RawRow", algebra: Algebra) -> dict[str, Value]:
-        """All names of the claim but states: raw parts, matrices, scalars, definitions."""
+        """All names of the claim but states: raw parts, matrices, scalars, definitions.
+
+        Raises InputError, naming the entry, for a formula that cannot be evaluated.
+        """
         found: dict[str, Value] = {"d": algebra.number(self.d)}
         for part in self.parts.values():
             if part.kind != "rows":
                 found[part.name] = raw.part(part, self.d)
         evaluate = Evaluation(algebra, found, _no_tokens, self.n)
         for name, formula in self._order:
-            found[name] = evaluate(formula)
+            try:
+                found[name] = evaluate(formula)
+            except LanguageError as error:
+                entry = "define" if name in self.claim.define else "matrices"
+                raise as_input_error(f"{entry}.{name}", error) from error
         return found
 
 
-class RawRow:
+class RawRow(Protocol):
     """Reads raw parts as values of an algebra; as `FloatRows` and `ExactRow` do."""
 
-    def part(self, part: Part, d: int) -> Value:
-        raise NotImplementedError
-
-    def rows(self, part: Part) -> Any:
-        raise NotImplementedError
+    def part(self, part: Part, d: int) -> Value: ...
 
 
 def _no_tokens(name: str, index: tuple[int, ...]) -> Value:
@@ -119,6 +135,10 @@ def _no_tokens(name: str, index: tuple[int, ...]) -> Value:
     )
 
 
+OF_THE_START = {"x", "x0", "dx", "m", "s", "P", "X", "Cov", "t"}
+"""Given names that another start or time may change; p, b and h are parameters of the system."""
+
+
 def static(comparison: Comparison) -> bool:
     """Whether a condition speaks of weights only."""
-    return not comparison.names() & {"x", "dx", "m", "s", "P", "Cov", "t"} and not comparison.free
+    return not comparison.names() & OF_THE_START and not comparison.free

@@ -1,8 +1,9 @@
 """The search for a counterexample: random structure, evolution, gradient ascent, over weights and starts."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -13,21 +14,46 @@ from tokendyn.claims.genome import Genome
 from tokendyn.claims.violation import STRICT, feasibility, instant, largest, long_run, times_for, uses_start
 
 BATCH = 512
+"""Rows at a time, fewer for systems of more than LARGE = n²d numbers."""
+LARGE = 100
 ELITE = 48
+SLOWEST = 0.01
+"""Decay, relative to the norm of V, below which the longest run shows nothing."""
+UNSETTLED = -1.0
+"""The score of rows with parts too slow for any run."""
+NEWTON_STEPS = 6
 SUSPECTS = 3
 """Of a batch, at most."""
+NEARLY = -0.06
+"""Scores of measured rates from which a proof is worth a try: floats allow for an error of 5 %."""
 
 
 @dataclass
 class Tally:
-    """What was tried: systems that satisfied the hypotheses, all systems, and the worst seen."""
+    """What was tried: systems that satisfied the hypotheses, all systems, and the worst seen that settled."""
 
     tried: int = 0
     drawn: int = 0
-    smallest: float = -torch.inf  # the largest violation score; < 0 while not violated
+    unsettled: int = 0
+    worst: float = -torch.inf  # the largest violation score; < 0 while not violated
     nearest: float = -torch.inf  # the largest feasibility of a system that was not
     where: tuple[Genome, Tensor] | None = None
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def add(self, genome: Genome, raw: Tensor, score: Tensor) -> None:
+        """Rows (B, size) within the hypotheses, with their scores (B,).
+
+        In the long run, a positive score that is not confirmed is a run that has not settled.
+        """
+        size = (genome.n, genome.d)
+        self.tried += len(raw)
+        self.sizes[size] = self.sizes.get(size, 0) + len(raw)
+        if genome.claim.parsed.asymptotic:
+            self.unsettled += int((score > 0).sum())
+            score = torch.where(score > 0, -torch.inf, score)
+        best = int(score.argmax())
+        if score[best] > self.worst:
+            self.worst, self.where = score[best].item(), (genome, raw[best])
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +79,8 @@ def sizes(claim: Claim) -> list[tuple[int, int]]:
 def fresh(genome: Genome, count: int, g: Generator) -> Tensor:
     """Raw rows of many kinds: scales over decades, zeros, small integers, and structured starts."""
     raw = torch.randn(count, genome.size, generator=g, dtype=torch.float64)
-    scale = 10 ** (torch.rand(count, len(genome.parts), generator=g, dtype=torch.float64) * 1.6 - 0.8)
+    decades = torch.rand(count, 1, generator=g, dtype=torch.float64)  # of a row: from alike to far apart
+    scale = 10 ** (decades * (torch.rand(count, len(genome.parts), generator=g, dtype=torch.float64) * 2 - 1))
     for k, part in enumerate(genome.parts.values()):
         raw[:, part.place] *= scale[:, k : k + 1]
     sparse = torch.rand(count, 1, generator=g) < 0.25
@@ -177,6 +204,12 @@ class Judge:
         score, when = self._score(genome, raw, horizon)
         return torch.where(score.isnan(), -torch.inf, score), when
 
+    def suspect(self, genome: Genome, values: Iterable[Any]) -> Suspect:
+        """The row of the floats nearest to these numbers, with its score."""
+        raw = torch.tensor([float(value) for value in values], dtype=torch.float64)
+        score, when = self.score(genome, raw[None])
+        return Suspect(genome, raw, score[0].item(), when[0].item())
+
     def _score(self, genome: Genome, raw: Tensor, horizon: float | None) -> tuple[Tensor, Tensor]:
         systems = self.systems(genome, raw)
         zero = torch.zeros(len(raw), dtype=torch.float64)
@@ -202,6 +235,8 @@ class Judge:
     def _lasting(self, genome: Genome, raw: Tensor, horizon: float) -> Tensor:
         """The violation at a horizon; where there is one, the least up to a horizon 100 times as long."""
         found = torch.full((len(raw),), torch.inf, dtype=torch.float64)
+        if self._patient:
+            found[~self.systems(genome, raw).one_pace(SLOWEST).cpu()] = UNSETTLED
         rows = torch.arange(len(raw))
         for stretch in (1, 10, 100) if self._patient else (1,):
             systems = self.systems(genome, raw[rows])
@@ -209,6 +244,8 @@ class Judge:
             seen = largest(long_run(systems, path)).cpu()
             known = path.reached[:, -1].cpu() | path.grew.cpu() | (stretch == 1)  # else the steps ran out
             seen = torch.where(seen.isnan(), -torch.inf, seen)
+            if self._patient:
+                seen = torch.where(systems.frozen(path).cpu(), UNSETTLED, seen)
             found[rows] = torch.where(known, torch.minimum(found[rows], seen), found[rows])
             rows = rows[found[rows] > 0]
             if not len(rows):
@@ -238,10 +275,15 @@ class Judge:
     # Gradient steps
 
     def repaired(self, genome: Genome, raw: Tensor, steps: int = 30) -> Tensor:
-        """Rows moved up the slope of feasibility."""
-        return self._ascend(
-            genome, raw, steps, lambda systems: feasibility(systems).clamp(max=0.05, min=-1e6)
-        )
+        """Rows moved up the slope of feasibility, then by Newton's method for the worst condition."""
+        raw = self._ascend(genome, raw, steps, lambda systems: feasibility(systems).clamp(max=0.05, min=-1e6))
+        for _ in range(NEWTON_STEPS):
+            row = raw.to(self.device).requires_grad_()
+            missing = feasibility(Systems(genome, row)).clamp(max=0)
+            (slope,) = torch.autograd.grad(missing.nan_to_num(0, 0, 0).sum(), row)
+            move = -missing[:, None] * slope / slope.square().sum(1, keepdim=True).clamp(min=1e-30)
+            raw = (row + move.nan_to_num(0, 0, 0).clamp(-1, 1)).detach().cpu()
+        return raw
 
     def sharpened(self, genome: Genome, raw: Tensor, steps: int = 25) -> Tensor:
         """Rows moved up the slope of the violation at the start, within the hypotheses."""
@@ -275,6 +317,11 @@ class Judge:
         return row.detach().cpu()
 
 
+def least(claim: Claim) -> float:
+    """The score above which a row is worth a closer look."""
+    return {"compare": STRICT, "trend": 1e-5, "rate": NEARLY, "power": NEARLY}.get(claim.parsed.kind, 0.0)
+
+
 def hunt(claim: Claim, deadline: float, seed: int, tally: Tally, judge: Judge) -> Iterator[Suspect]:
     """Suspects in turn, round after round over all sizes, until the deadline (of time.monotonic)."""
     g = Generator().manual_seed(seed)
@@ -282,17 +329,21 @@ def hunt(claim: Claim, deadline: float, seed: int, tally: Tally, judge: Judge) -
     elites, symmetric_elites = (
         [torch.empty(0, genome.size).double() for genome in genomes] for _ in range(2)
     )
-    threshold = {"compare": STRICT, "trend": 1e-5}.get(claim.parsed.kind, 0.0)
+    has_symmetry = lambda genome: claim.parsed.asymptotic and genome.d == 2 and genome.n > 2  # noqa: E731
+    any_symmetry = any(map(has_symmetry, genomes))
     round_number = 0
     while time.monotonic() < deadline:
         for k, genome in enumerate(genomes):
             if time.monotonic() > deadline:
                 return
-            symmetric = claim.parsed.asymptotic and genome.d == 2 and genome.n > 2 and round_number % 2 == 1
+            symmetric = has_symmetry(genome) and round_number % 3 > 0
+            if not symmetric and any_symmetry and round_number % 3 > 0:
+                continue
             pool = symmetric_elites if symmetric else elites
-            raw = fresh(genome, BATCH // 2, g)
+            half = max(16, BATCH // 2 * LARGE // max(LARGE, genome.n**2 * genome.d))
+            raw = fresh(genome, half, g)
             if len(pool[k]):
-                raw = torch.cat((raw, mutated(genome, pool[k], BATCH // 2, g)))
+                raw = torch.cat((raw, mutated(genome, pool[k], half, g)))
             if symmetric:
                 raw = equivariant(genome, raw)
             raw = _feasible(judge, genome, raw, tally)
@@ -304,13 +355,10 @@ def hunt(claim: Claim, deadline: float, seed: int, tally: Tally, judge: Judge) -
                 tally.drawn += len(moved)
                 raw = torch.cat((raw, moved[judge.feasible(genome, moved) >= 0]))
             score, when = judge.score(genome, raw)
-            tally.tried += len(raw)
-            tally.sizes[genome.n, genome.d] = tally.sizes.get((genome.n, genome.d), 0) + len(raw)
+            tally.add(genome, raw, score)
             order = score.argsort(descending=True)
-            if len(order) and score[order[0]] > tally.smallest:
-                tally.smallest, tally.where = score[order[0]].item(), (genome, raw[order[0]])
             for at in order[:SUSPECTS].tolist():
-                if score[at] > threshold or (score[at] >= -1e-13 and _strict(claim)):
+                if score[at] > least(claim) or (score[at] >= -1e-13 and _strict(claim)):
                     yield Suspect(genome, raw[at], score[at].item(), when[at].item())
             pool[k] = raw[order[:ELITE]]
         round_number += 1

@@ -16,7 +16,7 @@ from theory.verdict import Grade
 from theory.weights import identity
 from tokendyn.claims.exact import SCALAR, Scalar, inner, is_rational
 from tokendyn.claims.laws import Fact, shown
-from tokendyn.claims.system import ExactSystem, State, decide
+from tokendyn.claims.system import ExactSystem, State, decide, grade
 
 MOST_MAPS = 400  # candidates for symmetries
 
@@ -42,16 +42,16 @@ def still_tokens(system: ExactSystem) -> Iterator[Fact]:
 
     And a token that a symmetry g of weights and tokens keeps, with no vector but 0 fixed by g, stays at 0.
     """
-    at_rest = [all(decide("==", c, fmpq(0)) is True for c in row) for row in system.velocity(system.x0)]
+    velocity = system.velocity(system.x0)
+    at_rest = [all(decide("==", c, fmpq(0)) is True for c in row) for row in velocity]
     count = at_rest.index(False) if False in at_rest else system.n
     if count == system.n or (count and system.claim.causal):
         whole = count == system.n
         reason = (
             "the start is an equilibrium" if whole else f"tokens 1 … {count} see no others and are at rest"
         )
-        yield Fact(
-            "still", frozenset(range(1, count + 1)), Grade.EXACT, f"{reason}: the velocity is exactly 0"
-        )
+        proof, reason = grade(*(c for row in velocity[:count] for c in row)), f"{reason}: the velocity is 0"
+        yield Fact("still", frozenset(range(1, count + 1)), proof, reason)
         return
     kept = {
         k + 1
@@ -87,11 +87,10 @@ def linear_tokens(system: ExactSystem) -> Iterator[Fact]:
     found = _growth(polynomial, residual=system.h is not None)
     if found is None:
         return
-    rate, multiplicity = found
+    rate, multiplicity, proof = found
     generic = (system.n == 1 or not equal) and polynomial.degree() == matrix.minpoly().degree()
     who = "equal tokens stay equal and obey" if equal and system.n > 1 else "the first token obeys"
     reason = f"{who} a linear equation, with growth rate {shown(rate)}"
-    proof = Grade.EXACT if isinstance(rate, fmpq) else Grade.INTERVAL
     if polynomial.degree() == 1:
         root = -polynomial[0] / polynomial[1]
         if system.h is None or root > 0:
@@ -114,10 +113,11 @@ def _minimal_polynomial(matrix: fmpq_mat, vector: fmpq_mat) -> fmpq_poly:
         columns.append(following)
 
 
-def _growth(polynomial: fmpq_poly, residual: bool) -> tuple[Scalar, int] | None:
-    """The largest Re λ over its roots (log|λ| if residual), and an upper bound on the multiplicity there."""
-    rates, many = [], 1
-    for factor, multiplicity in polynomial.factor()[1]:
+def _growth(polynomial: fmpq_poly, residual: bool) -> tuple[Scalar, int, Grade] | None:
+    """The largest Re λ over its roots (log|λ| if residual), an upper bound on the multiplicity there, and
+    how both were found."""
+    rates, many, factors = [], 1, polynomial.factor()[1]
+    for factor, multiplicity in factors:
         many = max(many, multiplicity)
         if factor.degree() == 1:
             root = -factor[0] / factor[1]
@@ -132,7 +132,8 @@ def _growth(polynomial: fmpq_poly, residual: bool) -> tuple[Scalar, int] | None:
     best = rates[0]
     for rate in rates[1:]:
         best = rate if rate >= best else best if rate <= best else arb(rate).max(arb(best))
-    return best, many
+    rational_roots = all(factor.degree() == 1 for factor, _ in factors)
+    return best, many, grade(*rates) if rational_roots else Grade.INTERVAL
 
 
 def _logarithm(value: fmpq) -> Scalar | None:

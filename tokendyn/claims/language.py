@@ -5,9 +5,11 @@ can be differentiated, `exact` in rationals and, where these do not suffice, bal
 """
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from math import perm
 from typing import Any, NamedTuple, Protocol
 
 from theory.errors import InputError
@@ -41,6 +43,29 @@ FUNCTIONS: dict[str, tuple[tuple[int, ...], int]] = {
     "unit": ((1,), 1),
 }
 """Name: the ranks of the arguments and of the value. `norm` takes a vector or a matrix (spectral norm)."""
+SQUARE = {
+    "trace",
+    "det",
+    "eigmin",
+    "eigmax",
+    "abscissa",
+    "radius",
+    "pencil_min",
+    "pencil_max",
+    "quad",
+    "sym",
+    "skew",
+    "inv",
+}
+ALIKE = {"pencil_min", "pencil_max", "inner", "quad"}
+"""Functions whose matrices are square, and whose arguments have the same number of rows."""
+LARGEST = 16
+"""Of an identity matrix: the largest number of tokens."""
+KINDS = ("a number", "a vector", "a matrix")
+DEEPEST = 64
+"""At most so many operations stand within each other: evaluations are recursive."""
+MOST = 25_000
+"""At most so many operations are evaluated for one text, over all tokens that its indices stand for."""
 
 
 class Value(NamedTuple):
@@ -51,8 +76,13 @@ class Value(NamedTuple):
 
 
 class Algebra(Protocol):
-    """What an evaluation needs; `number` takes int, Fraction or the names pi and e."""
+    """What an evaluation needs of values that fit; `number` takes an int, a decimal's text, or pi and e.
 
+    `shape` is () for a number, (rows,) or (rows, columns); `whole` is for numbers known to be whole.
+    """
+
+    def shape(self, value: Value) -> tuple[int, ...]: ...
+    def whole(self, value: Value) -> int: ...
     def number(self, value: Any) -> Value: ...
     def binary(self, operator: str, left: Value, right: Value) -> Value: ...
     def call(self, name: str, arguments: list[Value]) -> Value: ...
@@ -91,14 +121,7 @@ class Expression:
 
     def names(self) -> set[str]:
         """All names in it but indices, `tokens` and functions."""
-        bound = _bound(self.tree)
-        called = {
-            node.func.id
-            for node in ast.walk(self.tree)
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        }
-        found = {node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name)}
-        return found - called - bound - set(self.free) - {"tokens"}
+        return _names(self.tree) - set(self.free) - {"tokens"}
 
 
 @dataclass(frozen=True)
@@ -131,57 +154,127 @@ def parse_comparison(text: str) -> list[Comparison]:
     tree = _python(text)
     if not isinstance(tree, ast.Compare) or any(type(op) not in RELATIONS for op in tree.ops):
         raise LanguageError(text, "a comparison with <=, >=, <, > or ==", "e.g. norm(x[i]) <= 1")
-    sides = [_expression(side, ast.unparse(side)) for side in (tree.left, *tree.comparators)]
+    source = _source(text)
+    sides = [
+        _expression(side, ast.get_source_segment(source, side) or "")
+        for side in (tree.left, *tree.comparators)
+    ]
     return [
         Comparison(f"{left.text} {RELATIONS[type(op)]} {right.text}", RELATIONS[type(op)], left, right)
         for op, left, right in zip(tree.ops, sides, sides[1:], strict=False)
     ]
 
 
+def _source(text: str) -> str:
+    return text.strip().replace("^", "**")
+
+
 def _python(text: str) -> ast.expr:
+    source = _source(text)
     try:
-        return ast.parse(text.strip().replace("^", "**"), mode="eval").body
-    except SyntaxError as error:
-        where = f"{text!r}, at {(error.text or '')[max(0, (error.offset or 1) - 1) :][:12]!r}"
+        tree = ast.parse(source, mode="eval").body
+    except (RecursionError, MemoryError) as error:
+        raise _too_deep(text) from error
+    except (SyntaxError, ValueError) as error:  # ValueError for null bytes, in Python 3.11
+        begin = max(0, (getattr(error, "offset", None) or 1) - 1)
+        where = f"{_short(text)!r}, at {(getattr(error, 'text', None) or '')[begin:][:12]!r}"
+        lam = re.search(r"\blambda\b", source)
         raise LanguageError(
-            where, "an expression in Python's notation", "see docs/claims.md, 'Expressions'"
+            where,
+            "an expression in Python's notation",
+            "write lam: Python takes lambda" if lam else "see docs/claims.md, 'Expressions'",
         ) from error
+    if _depth(tree) > DEEPEST:
+        raise _too_deep(text)
+    return _with_literals(tree, source)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:60] + "…"
+
+
+def _too_deep(text: str) -> LanguageError:
+    return LanguageError(
+        _short(text), f"at most {DEEPEST} operations within each other", "use sum(…), or parts under define"
+    )
+
+
+def _depth(tree: ast.AST) -> int:
+    """Without recursion."""
+    level, depth = [tree], 0
+    while level:
+        level, depth = [child for node in level for child in ast.iter_child_nodes(node)], depth + 1
+    return depth
+
+
+def _with_literals(tree: ast.expr, source: str) -> ast.expr:
+    """Decimals keep their text, as `kind`: Python's value of them is rounded."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+            literal = ast.get_source_segment(source, node) or ""
+            decimal = isinstance(node.value, float)
+            exponent = literal.lower().partition("e")[2] if decimal else ""
+            if len(literal) > 300 or abs(int(exponent or 0)) > 300:
+                raise LanguageError(f"{literal[:20]}…", "a number between 1e-300 and 1e300", "rescale")
+            node.kind = literal if decimal else None
+    return tree
 
 
 def _expression(tree: ast.expr, text: str) -> Expression:
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
             raise LanguageError(
-                f"{ast.unparse(node)!r} in {text!r}",
+                f"{ast.unparse(node) or type(node).__name__.lower()!r} in {_short(text)!r}",
                 "arithmetic, functions and x[i]",
                 "see docs/claims.md, 'Expressions'",
             )
-    bound = _bound(tree)
-    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return Expression(text.strip(), tree, tuple(index for index in INDICES if index in found - bound))
+    found = _names(tree)
+    return Expression(text.strip(), tree, tuple(index for index in INDICES if index in found))
 
 
 _ALLOWED = (
-    ast.BinOp, ast.UnaryOp, ast.USub, ast.UAdd, ast.Call, ast.Name, ast.Load, ast.Store, ast.Constant,
+    ast.BinOp, ast.UnaryOp, ast.USub, ast.UAdd, ast.Call, ast.Name, ast.expr_context, ast.Constant,
     ast.Subscript, ast.Tuple, ast.List, ast.Attribute, ast.GeneratorExp, ast.comprehension, ast.Compare,
-    ast.cmpop, ast.operator, ast.BoolOp, ast.boolop,
+    ast.NotEq, *OPERATORS, *RELATIONS,
 )  # fmt: skip
 
 
-def _bound(tree: ast.expr) -> set[str]:
-    return {
-        generator.target.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.GeneratorExp)
-        for generator in node.generators
-        if isinstance(generator.target, ast.Name)
-    }
+def _names(node: ast.AST, bound: frozenset[str] = frozenset()) -> set[str]:
+    """Names that are used where no `for` around them binds them; not those of functions."""
+    match node:
+        case ast.Name(id=name):
+            return set() if name in bound else {name}
+        case ast.GeneratorExp(generators=generators):
+            targets = [one.target.id for one in generators if isinstance(one.target, ast.Name)]
+            bound = bound.union(targets)
+    children = node.args if isinstance(node, ast.Call) else ast.iter_child_nodes(node)
+    return {name for child in children for name in _names(child, bound)}
 
 
 def assignments(free: tuple[str, ...], n: int) -> Iterator[dict[str, int]]:
     """Different tokens (from 1) for the free indices: none if there are fewer tokens than indices."""
     for chosen in permutations(range(1, n + 1), len(free)):
         yield dict(zip(free, chosen, strict=True))
+
+
+def require_few(text: str, sides: Sequence[Expression], free: tuple[str, ...], n: int) -> None:
+    """LanguageError where evaluating the sides for all n tokens in place of `free` takes too long."""
+    count = perm(n, len(free)) * sum(_operations(side.tree, n) for side in sides)
+    if count > MOST:
+        raise LanguageError(
+            f"{_short(text)!r} with {n} tokens, {count:,} operations",
+            f"at most {MOST:,} operations over all tokens that its indices stand for",
+            "ask for fewer tokens (tokens = …), or use fewer indices",
+        )
+
+
+def _operations(node: ast.AST, n: int) -> int:
+    """How many operations an evaluation with n tokens takes, conditions on indices left out."""
+    times = n ** len(node.generators) if isinstance(node, ast.GeneratorExp) else 1
+    return times * (
+        isinstance(node, ast.BinOp | ast.UnaryOp | ast.Call | ast.Subscript)
+        + sum(_operations(child, n) for child in ast.iter_child_nodes(node))
+    )
 
 
 class Evaluation:
@@ -202,7 +295,7 @@ class Evaluation:
     def _value(self, node: ast.expr, at: dict[str, int]) -> Value:
         match node:
             case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-                return self.algebra.number(ast.unparse(node) if isinstance(value, float) else value)
+                return self.algebra.number(node.kind if isinstance(value, float) else value)
             case ast.Name(id=name):
                 return self._named(name, at)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -214,7 +307,7 @@ class Evaluation:
             case ast.Attribute(value=inner, attr="T"):
                 return self.algebra.transpose(self._value(inner, at))
             case ast.List(elts=parts):
-                return self.algebra.stack([self._value(part, at) for part in parts])
+                return self._stacked([self._value(part, at) for part in parts], node)
             case ast.Subscript(value=inner, slice=index):
                 return self._indexed(inner, index, at)
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
@@ -238,7 +331,7 @@ class Evaluation:
             )
         raise LanguageError(
             name,
-            "a name of the claim: " + ", ".join(sorted(self.values)),
+            "a name of the claim: " + ", ".join(sorted(known for known in self.values if known[0] != "_")),
             "declare it under matrices, scalars or define",
         )
 
@@ -246,22 +339,48 @@ class Evaluation:
         self, operator: str, left: ast.expr, right: ast.expr, at: dict[str, int], node: ast.expr
     ) -> Value:
         a, b = self._value(left, at), self._value(right, at)
+        if operator == "**" and a.rank == 2:
+            self._small_power(right, at, node)
+        p, q = self.algebra.shape(a), self.algebra.shape(b)
         good = {
-            "+": a.rank == b.rank,
-            "-": a.rank == b.rank,
+            "+": p == q,
+            "-": p == q,
             "*": 0 in (a.rank, b.rank),
             "/": b.rank == 0,
-            "**": b.rank == 0 and a.rank in (0, 2),
-            "@": a.rank > 0 and b.rank > 0,
+            "**": b.rank == 0 and (a.rank == 0 or (a.rank == 2 and p[0] == p[1])),
+            "@": a.rank > 0 and b.rank > 0 and p[-1] == q[0],
         }[operator]
         if not good:
-            kinds = ("a number", "a vector", "a matrix")
             raise LanguageError(
                 ast.unparse(node),
                 "operands that fit",
-                f"here {kinds[a.rank]} {operator} {kinds[b.rank]}; matrices and vectors are multiplied by @",
+                f"here {self._kind(a)} {operator} {self._kind(b)}; matrices and vectors are multiplied by @",
             )
         return self.algebra.binary(operator, a, b)
+
+    def _small_power(self, exponent: ast.expr, at: dict[str, int], node: ast.expr) -> None:
+        fit = LanguageError(ast.unparse(node), "a small whole exponent of a matrix", "e.g. V**2, up to 8")
+        try:
+            power = self._integer(exponent, at)
+        except LanguageError as error:
+            raise fit from error
+        if abs(power) > 8:
+            raise fit
+
+    def _kind(self, value: Value) -> str:
+        """E.g. "a matrix (2 × 3)"."""
+        sizes = " × ".join(map(str, self.algebra.shape(value)))
+        return KINDS[value.rank] + (f" ({sizes})" if sizes else "")
+
+    def _alike(self, values: list[Value]) -> bool:
+        return len({self.algebra.shape(value) for value in values}) == 1
+
+    def _stacked(self, parts: list[Value], node: ast.expr) -> Value:
+        if not self._alike(parts) or parts[0].rank > 1:
+            raise LanguageError(
+                ast.unparse(node), "a list of numbers, or of rows of numbers", "e.g. [[1, -a], [a, 1]]"
+            )
+        return self.algebra.stack(parts)
 
     def _indexed(self, inner: ast.expr, index: ast.expr, at: dict[str, int]) -> Value:
         parts = index.elts if isinstance(index, ast.Tuple) else [index]
@@ -290,12 +409,16 @@ class Evaluation:
 
     def _integer(self, node: ast.expr, at: dict[str, int]) -> int:
         match node:
-            case ast.Constant(value=int() as value):
+            case ast.Constant(value=int() as value) if not isinstance(value, bool):
                 return value
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self._integer(operand, at)
             case ast.Name(id=name) if name in at:
                 return at[name]
             case ast.Name(id="n"):
                 return self.n
+            case ast.Name(id="d") if "d" in self.values:
+                return self.algebra.whole(self.values["d"])
             case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
                 a, b = self._integer(left, at), self._integer(right, at)
                 return a + b if isinstance(op, ast.Add) else a - b
@@ -303,23 +426,35 @@ class Evaluation:
 
     def _called(self, name: str, arguments: list[ast.expr], at: dict[str, int], node: ast.expr) -> Value:
         if name in REDUCTIONS:
-            return self.algebra.reduce(name, self._reduced(name, arguments, at))
+            parts = self._reduced(name, arguments, at)
+            if not self._alike(parts) or (name in ("min", "max") and parts[0].rank):
+                raise LanguageError(
+                    ast.unparse(node),
+                    "numbers, or sums of what is alike",
+                    f"{name} compares numbers" if name in ("min", "max") else "check the arguments",
+                )
+            return self.algebra.reduce(name, parts)
         values = [self._value(argument, at) for argument in arguments]
         ranks = tuple(value.rank for value in values)
         if name == "norm" and ranks in ((1,), (2,)):
             return self.algebra.call("norm" if ranks == (1,) else "spectral_norm", values)
-        if (name == "eye" and ranks == (0,)) or (name == "diag" and values and set(ranks) == {0}):
+        if name == "eye" and ranks == (0,):
+            if not 1 <= self._integer(arguments[0], at) <= LARGEST:
+                raise LanguageError(ast.unparse(node), f"a size within 1 … {LARGEST}", "write eye(d)")
+            return self.algebra.call(name, values)
+        if name == "diag" and values and set(ranks) == {0}:
             return self.algebra.call(name, values)
         if name not in FUNCTIONS:
             known = ", ".join(sorted({*FUNCTIONS, *REDUCTIONS, "norm", "eye", "diag"}))
             raise LanguageError(f"{name}(…)", f"one of {known}", "write it out, or declare it under define")
+        shapes = [self.algebra.shape(value) for value in values]
         if ranks != FUNCTIONS[name][0]:
-            kinds = ("a number", "a vector", "a matrix")
-            raise LanguageError(
-                ast.unparse(node),
-                f"{name} of " + " and ".join(kinds[rank] for rank in FUNCTIONS[name][0]),
-                "check the argument",
-            )
+            wanted = " and ".join(KINDS[rank] for rank in FUNCTIONS[name][0])
+            raise LanguageError(ast.unparse(node), f"{name} of {wanted}", "check the argument")
+        square = name not in SQUARE or all(len(set(shape)) == 1 for shape in shapes)
+        if not square or (name in ALIKE and len({shape[0] for shape in shapes}) > 1):
+            got = " and ".join(map(self._kind, values))
+            raise LanguageError(ast.unparse(node), f"{name} of what fits", f"here of {got}")
         return self.algebra.call(name, values)
 
     def _reduced(self, name: str, arguments: list[ast.expr], at: dict[str, int]) -> list[Value]:

@@ -1,7 +1,7 @@
 """What proved facts about tokens say of a quantity in the long run, and whether a conclusion fails."""
 
 import ast
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -11,10 +11,11 @@ from flint import arb, fmpq
 from theory.verdict import Grade
 from tokendyn.claims.claim import Conclusion
 from tokendyn.claims.exact import Scalar, rational
-from tokendyn.claims.language import Evaluation, LanguageError, Value, assignments
-from tokendyn.claims.system import ExactSystem, State, decide
+from tokendyn.claims.language import Evaluation, Expression, LanguageError, Value, assignments
+from tokendyn.claims.system import ExactSystem, State, decide, grade
 
 PIECES = 64  # of the unit circle
+FIXED = ("x0", "p", "b")  # what stays while tokens move
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Law:
-    """q = value for ever, or c·e^{lower·t} ≤ q ≤ C·e^{upper·t} (times a power of t if `slow`), q ≥ 0."""
+    """q = value for ever, or c·e^{lower·t} ≤ q ≤ C·e^{upper·t} (times a power of t if `slow`), q ≥ 0.
+
+    grade: of the comparison by which c > 0.
+    """
 
     value: Scalar | None = None
     lower: Scalar | None = None
@@ -55,6 +59,7 @@ class Law:
     vanishing: bool = False
     escaping: bool = False
     restless: bool = False
+    grade: Grade = Grade.EXACT
 
 
 # Shapes of expressions
@@ -127,8 +132,8 @@ def _degree_of_call(name: str, degrees: list[Fraction | None]) -> Fraction | Non
 
 def _literal(node: ast.AST) -> Fraction | None:
     match node:
-        case ast.Constant(value=int() | float() as value):
-            return Fraction(ast.unparse(node)) if not isinstance(value, bool) else None
+        case ast.Constant(value=int() | float() as value, kind=text):
+            return Fraction(text or value) if not isinstance(value, bool) else None
         case ast.BinOp(
             left=ast.Constant(value=int() as a), op=ast.Div(), right=ast.Constant(value=int() as b)
         ) if b:
@@ -187,22 +192,29 @@ def _combination(node: ast.AST) -> bool:
 # Laws
 
 
-class _Recorder:
-    """An evaluation that notes the tokens and the names of states it is asked for."""
+def _side(system: ExactSystem, expression: Expression, at: dict[str, int]) -> tuple[Scalar, frozenset[int]]:
+    """A side's value at the start, and the tokens that it may change with."""
+    evaluate, everyone = system.at(system.start), range(1, system.n + 1)
+    tokens = set(everyone if {"X", "Cov"} & expression.names() else ())
 
-    def __init__(self, evaluate: Evaluation) -> None:
-        self.inner, self.tokens, self.names = evaluate.tokens, set[int](), set[str]()
-        self.evaluate = Evaluation(evaluate.algebra, evaluate.values, self._note, evaluate.n)
+    def noted(name: str, index: tuple[int, ...]) -> Value:
+        if name not in FIXED:
+            tokens.update(index if name == "x" else everyone)  # attention is of all tokens
+        return evaluate.tokens(name, index)
 
-    def _note(self, name: str, index: tuple[int, ...]) -> Value:
-        self.names.add(name)
-        self.tokens.update(index)
-        return self.inner(name, index)
+    noting = Evaluation(evaluate.algebra, evaluate.values, noted, system.n)
+    return noting(expression, at).data, frozenset(tokens)
+
+
+def _hides_states(expression: Expression) -> bool:
+    """Whether a `for` takes the name of a state for its index: shapes are read by names."""
+    bound = (node.target for node in ast.walk(expression.tree) if isinstance(node, ast.comprehension))
+    return any(isinstance(target, ast.Name) and target.id in ("x", "X", "Cov") for target in bound)
 
 
 def laws(system: ExactSystem, conclusion: Conclusion, fact: Fact) -> Iterator[tuple[dict[str, int], Law]]:
     """For each assignment of the free indices, what the fact says of the conclusion's left side."""
-    if "t" in conclusion.names():
+    if "t" in conclusion.names() or _hides_states(conclusion.left):
         return
     if fact.some:
         if law := _law_of_some(system, conclusion, fact):
@@ -216,17 +228,14 @@ def laws(system: ExactSystem, conclusion: Conclusion, fact: Fact) -> Iterator[tu
             continue
 
 
-def _law(system: ExactSystem, conclusion: Conclusion, fact: Fact, at: Mapping[str, int]) -> Law | None:
-    left, everyone = conclusion.left, frozenset(range(1, system.n + 1))
-    recorder = _Recorder(system.at(system.x0))
-    now = recorder.evaluate(left, at).data
-    static = not {"X", "Cov"} & left.names()
-    used = frozenset(recorder.tokens) if static else everyone
-    alone = used <= fact.tokens and recorder.names <= {"x", "p", "b"}
+def _law(system: ExactSystem, conclusion: Conclusion, fact: Fact, at: dict[str, int]) -> Law | None:
+    left = conclusion.left
+    now, used = _side(system, left, at)
+    alone = used <= fact.tokens
     if fact.kind == "still":
-        return Law(value=now) if alone or fact.tokens == everyone else None
+        return Law(value=now) if alone else None
     shape = degree(left.tree)
-    if shape is None or not recorder.names <= {"x"}:
+    if shape is None:
         return None
     power = rational(shape)
 
@@ -235,37 +244,49 @@ def _law(system: ExactSystem, conclusion: Conclusion, fact: Fact, at: Mapping[st
 
     if fact.kind == "scaled" and alone:
         if decide("==", now, fmpq(0)):
-            return Law(value=fmpq(0))
-        return Law(lower=power * fact.rate, upper=power * fact.rate) if now > 0 else None
+            return Law(value=fmpq(0), grade=grade(now))
+        return _above(now, lower=power * fact.rate, upper=power * fact.rate)
     if fact.kind == "levels":
         low = (
             at_state(_along_axis(system, list(fact.levels))) if is_size(left.tree, _combination) else fmpq(0)
         )
-        return Law(lower=fmpq(0)) if low > 0 else None
+        return _above(low, lower=fmpq(0))
     if fact.kind == "orbit":
         low = _least_on_orbit(system, fact, at_state)
         rate = power * fact.rate if power else fmpq(0)
-        return Law(lower=rate) if low is not None and low > 0 and power >= 0 else None
+        return _above(low, lower=rate) if low is not None and power >= 0 else None
     if power <= 0 or not is_size(left.tree, _token):
         return None
     if fact.kind == "upper":
         return Law(upper=power * fact.rate, slow=fact.slow, vanishing=fact.vanishing) if alone else None
     chosen = [fmpq(k + 1 in fact.tokens) for k in range(system.n)]
-    return Law(lower=power * fact.rate) if at_state(_along_axis(system, chosen)) > 0 else None
+    return _above(at_state(_along_axis(system, chosen)), lower=power * fact.rate)
+
+
+def _above(least: Scalar, lower: Scalar, upper: Scalar | None = None) -> Law | None:
+    """The law with these rates where the constant before the exponential is positive."""
+    if not (least > 0 and arb(least).is_finite()):
+        return None
+    return Law(lower=lower, upper=upper, grade=grade(least))
 
 
 def _law_of_some(system: ExactSystem, conclusion: Conclusion, fact: Fact) -> Law | None:
     """Of the largest quantity over all indices, where one token is large, whichever it is."""
-    left, power = conclusion.left, degree(conclusion.left.tree)
+    left, power, proof = conclusion.left, degree(conclusion.left.tree), Grade.EXACT
     if power is None or power <= 0 or not is_size(left.tree, _token):
+        return None
+    if conclusion.right is not None and conclusion.right.free:
         return None
     for large in range(system.n):
         evaluate = system.at(_along_axis(system, [fmpq(k == large) for k in range(system.n)]))
-        if not any(evaluate(left, at).data > 0 for at in assignments(conclusion.free, system.n)):
+        found = [evaluate(left, at).data for at in assignments(left.free, system.n)]
+        grades = [grade(value) for value in found if value > 0]
+        if not grades:
             return None
+        proof = min(proof, max(grades))
     if fact.restless:
-        return Law(restless=True)
-    return Law(lower=rational(power) * fact.rate, escaping=fact.escaping)
+        return Law(restless=True, grade=proof)
+    return Law(lower=rational(power) * fact.rate, escaping=fact.escaping, grade=proof)
 
 
 def _along_axis(system: ExactSystem, lengths: list[Any]) -> State:
@@ -356,17 +377,19 @@ def _constant_contradicts(conclusion: Conclusion, value: Scalar, right: Scalar |
 
 def refuted_by(
     system: ExactSystem, conclusion: Conclusion, fact: Fact, digits: int = 12
-) -> tuple[dict[str, int], str] | None:
-    """The indices for which the fact contradicts the conclusion, and what the quantity does; else None."""
+) -> tuple[dict[str, int], str, Grade] | None:
+    """Where the fact contradicts the conclusion: the indices, what the quantity does, and how surely."""
     for at, law in laws(system, conclusion, fact):
         right = None
         if conclusion.right is not None:
-            recorder = _Recorder(system.at(system.x0))
-            right = recorder.evaluate(conclusion.right, at).data
-            if recorder.names & {"x", "dx", "m", "s", "P"} and fact.kind != "still":
+            # `restless` is about almost every start near this one
+            right, used = _side(system.again(nearby=True) if fact.restless else system, conclusion.right, at)
+            if used and not (fact.kind == "still" and used <= fact.tokens):
                 continue
-        if contradicts(conclusion, law, right):
-            return at, _says(conclusion, law, digits)
+        values = [value for value in (law.value, law.lower, law.upper, right) if value is not None]
+        defined = all(arb(value).is_finite() for value in (law.value, right) if value is not None)
+        if defined and contradicts(conclusion, law, right):
+            return at, _says(conclusion, law, digits), min(fact.grade, law.grade, grade(*values))
     return None
 
 

@@ -5,20 +5,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 import torch
 
-from theory.errors import InputError
 from tokendyn.claims.certify import Certificate, certify
+from tokendyn.claims.check import check
 from tokendyn.claims.claim import Claim
 from tokendyn.claims.confirm import confirmed
-from tokendyn.claims.dynamics import Systems
 from tokendyn.claims.genome import Genome
-from tokendyn.claims.hunt import Judge, Suspect, Tally, fresh, hunt
+from tokendyn.claims.hunt import Judge, Suspect, Tally, fresh, hunt, sizes
 from tokendyn.claims.language import LanguageError, as_input_error, assignments
+from tokendyn.claims.plain import plain
 from tokendyn.claims.record import GRADES, Counterexample, from_certificate
 from tokendyn.claims.shrink import fractions, shrunk
+from tokendyn.claims.system import ExactSystem, hypotheses
 from tokendyn.claims.violation import along, times_for
 
 REFUTED, NOT_REFUTED, VACUOUS = "REFUTED", "NOT REFUTED", "VACUOUS"
@@ -26,6 +28,8 @@ COARSE = (1, 2, 4, 10, 100)
 """Denominators to round a suspect to before a proof is tried; coarse rounding keeps symmetries."""
 HORIZON = 200.0
 """Up to where a counterexample in floats is shown, in units of the system's pace."""
+PLAIN = 0.05
+"""Of the time, for plain systems."""
 SHARE = 0.25
 """Of the time, for proofs about suspects that floats do not settle."""
 PATIENCE = 0.5
@@ -52,7 +56,8 @@ class Report:
             "grade": self.found.grade if self.found else None,
             "systems": tally.tried,
             "drawn": tally.drawn,
-            "largest_violation": tally.smallest if math.isfinite(tally.smallest) else None,
+            "unsettled": tally.unsettled,
+            "largest_violation": tally.worst if math.isfinite(tally.worst) else None,
             "largest_at": None
             if where is None
             else {"n": where[0].n, "d": where[0].d, "raw": where[1].tolist()},
@@ -82,13 +87,17 @@ def probe(
 
 
 def _probe(claim: Claim, seconds: float, seed: int, device: str, progress: Callable[[str], None]) -> Report:
-    began = time.monotonic()
-    _require_numbers(claim)
-    tally, judge, best = Tally(), Judge(claim, device), None
-    prover = _Prover(judge, seed, began + seconds)
+    check(claim)
+    judge, near = Judge(claim, device), Judge(claim)  # what is confirmed and proved is one system: on the CPU
+    progress("preparing")
+    _warm_up(judge)
+    began, tally, best = time.monotonic(), Tally(), None
+    prover = _Prover(near, seed, began + seconds)
     progress("searching")
-    for suspect in hunt(claim, began + 0.85 * seconds, seed, tally, judge):
-        real = suspect.score > 0 and confirmed(judge, suspect)
+    for suspect in chain(
+        plain(near, PLAIN * seconds, seed, tally), hunt(claim, began + 0.85 * seconds, seed, tally, judge)
+    ):
+        real = suspect.score > 0 and confirmed(near, suspect)
         if real:
             progress("found one: making it small, and proving it")
         found = prover.settled(suspect) if real else prover.proved(suspect)
@@ -99,32 +108,15 @@ def _probe(claim: Claim, seconds: float, seed: int, device: str, progress: Calla
     if best and best.grade == "float":
         progress("trying harder to prove it")
         best = prover.proved_thoroughly(best)
-    tested = tally.tried and (claim.parsed.asymptotic or tally.smallest > -torch.inf)
+    tested = tally.tried and (claim.parsed.asymptotic or tally.worst > -torch.inf)
     verdict = REFUTED if best else NOT_REFUTED if tested else VACUOUS
     return Report(claim, verdict, best, tally, time.monotonic() - began, seed)
 
 
-def _require_numbers(claim: Claim) -> None:
-    """InputError unless weights are matrices, and the step and all sides of comparisons numbers."""
-    genome = Genome(claim, claim.tokens[1], claim.dimension[1])
-    systems = Systems(genome, fresh(genome, 1, torch.Generator().manual_seed(0)))
-    for name in claim.weight_names:
-        if name in claim.define and systems.values[name].rank != 2:
-            raise InputError(
-                f"define.{name}",
-                got=claim.define[name],
-                expected="a d × d matrix",
-                fix="multiply a number by eye(d)",
-            )
-    evaluate, said = systems.at(systems.x0), claim.parsed
-    sides = [("step", claim.step_size), ("conclude", said.left), ("conclude", said.right)]
-    sides += [("where", side) for condition in claim.conditions for side in (condition.left, condition.right)]
-    for entry, side in sides:
-        at = next(iter(assignments(side.free, genome.n)), None) if side else None
-        if side and at is not None and evaluate(side, at).rank != 0:
-            raise InputError(
-                entry, got=side.text, expected="a number", fix="write its norm(…), or one entry of it"
-            )
+def _warm_up(judge: Judge) -> None:
+    """Score one row, before the clock starts: the engine is compiled at its first use."""
+    genome = Genome(judge.claim, *sizes(judge.claim)[0])
+    judge.score(genome, fresh(genome, 1, torch.Generator().manual_seed(0)))
 
 
 class _Prover:
@@ -153,18 +145,26 @@ class _Prover:
         left = self.deadline - time.monotonic()
         small = shrunk(self.judge, suspect, time.monotonic() + left / 3)
         for one in (small, suspect):
-            when = Fraction(one.time).limit_denominator(1000)
-            if found := self._certified(one, fractions(one.raw), when):
+            if found := self._certified(one, fractions(one.raw), self._when(one)):
                 return found
         if not self.judge.claim.parsed.asymptotic and small.time == 0:
             return None  # exact evaluation, or enclosed short trajectories, do not bear out what floats saw
-        exact = self._at(small, fractions(small.raw))
-        return self._in_floats(exact) if confirmed(self.judge, exact) else None
+        exact = self.judge.suspect(small.genome, fractions(small.raw))
+        if (
+            not confirmed(self.judge, exact)
+            or hypotheses(ExactSystem(exact.genome, fractions(exact.raw))).fails
+        ):
+            return None
+        return self._in_floats(exact)
+
+    def _when(self, suspect: Suspect) -> Fraction:
+        """The time of its violation, as a short number."""
+        return Fraction(round(suspect.time)) if self.judge.claim.step else Fraction(f"{suspect.time:.3g}")
 
     def proved_thoroughly(self, found: Counterexample) -> Counterexample:
         """The same counterexample, proved if that can be done with more effort."""
         genome = Genome(self.judge.claim, found.n, found.d)
-        proof = certify(self.judge.claim, genome, found.raw, found.time, thorough=True)
+        proof = certify(self.judge.claim, genome, found.raw, found.time, thorough=True, digits=20)
         return found if proof is None else self._of(proof)
 
     def _certified(
@@ -180,9 +180,10 @@ class _Prover:
 
     def _in_floats(self, suspect: Suspect) -> Counterexample:
         genome, claim = suspect.genome, self.judge.claim
-        when = Fraction(suspect.time).limit_denominator(1000) or Fraction(
-            20 if claim.parsed.asymptotic else 0
-        )
+        when = self._when(suspect)
+        if claim.parsed.asymptotic:
+            pace = self.judge.systems(genome, suspect.raw[None]).pace.item()
+            when = Fraction(20) if claim.step else Fraction(f"{20 / pace:.3g}")
         says = "floats at several horizons and tolerances agree"
         seen = {"seed": self.seed, "score": suspect.score}
         raw, course = fractions(suspect.raw), self._course(suspect)
@@ -203,9 +204,3 @@ class _Prover:
             sides.append(f"{conclusion.right.text} = {right[0, last, item]:.6g}")
         where = [f"{index} = {number}" for index, number in at.items()]
         return f"{conclusion.left.text} = {', '.join([*sides, *where])}"
-
-    def _at(self, suspect: Suspect, values: tuple[Fraction, ...]) -> Suspect:
-        """The suspect at the floats nearest to these rationals."""
-        raw = torch.tensor([float(value) for value in values], dtype=torch.float64)
-        score, when = self.judge.score(suspect.genome, raw[None])
-        return Suspect(suspect.genome, raw, score[0].item(), when[0].item())

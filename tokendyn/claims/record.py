@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,9 +15,11 @@ from theory.errors import InputError
 from theory.verdict import Verdict
 from tokendyn.claims.certify import Certificate, certify
 from tokendyn.claims.claim import Claim, make_claim
+from tokendyn.claims.confirm import confirmed
 from tokendyn.claims.exact import rational
-from tokendyn.claims.flow import bits_for, integrated, states_at
+from tokendyn.claims.flow import bits_for, integrated
 from tokendyn.claims.genome import Genome
+from tokendyn.claims.hunt import Judge
 from tokendyn.claims.language import LanguageError, assignments
 from tokendyn.claims.laws import shown
 from tokendyn.claims.system import ExactSystem, State, hypotheses
@@ -24,6 +27,7 @@ from tokendyn.claims.system import ExactSystem, State, hypotheses
 FORMAT = "tokendyn counterexample 1"
 GRADES = ("exact", "interval", "float")
 ENTRIES = ("format", "claim", "n", "d", "raw", "time", "grade", "reason", "violation", "seen")
+NUMBER = re.compile(r"-?\d{1,1000}(/0{0,999}[1-9]\d{0,999})?")
 HORIZON = (Fraction(1, 10), Fraction(1, 2), Fraction(1))
 
 
@@ -51,14 +55,13 @@ class Counterexample:
 class Replay:
     """What a check found: the hypotheses, the certificate (None without one), and the quantities compared.
 
-    `lines` show both sides to the wanted digits. `enclosed`: these digits are proved. `proved`: the
-    certificate was found again.
+    `lines` show both sides to the wanted digits, which are proved with the certificate only. `proved`: it was
+    found again; without one, floats saw the violation again.
     """
 
     hypotheses: Verdict
     certificate: Certificate | None
     lines: tuple[str, ...]
-    enclosed: bool
 
     @property
     def proved(self) -> bool:
@@ -147,8 +150,12 @@ def from_json(data: Any) -> Counterexample:
         raise _error(
             f"{len(raw)} raw numbers", f"{genome.size} for this claim", "give the file as it was written"
         )
+    time = _number(data["time"])
+    if time < 0 or (claim.step and time.denominator != 1):
+        wanted = "a number of layers" if claim.step else "a time from 0 on"
+        raise _error(f"time {time}", wanted, "give the file as it was written")
     texts = [str(data[name]) for name in ("grade", "reason", "violation")]
-    return Counterexample(claim, n, d, raw, _number(data["time"]), *texts, seen=dict(data["seen"]))
+    return Counterexample(claim, n, d, raw, time, *texts, seen=dict(data["seen"]))
 
 
 def _genome(claim: Claim, n: int, d: int) -> Genome:
@@ -167,10 +174,9 @@ def _size(data: Mapping[str, Any], name: str) -> int:
 
 
 def _number(text: Any) -> Fraction:
-    try:
-        return Fraction(text)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise _error(repr(text), "a rational such as -3/8", "give the file as it was written") from error
+    if not isinstance(text, str) or not NUMBER.fullmatch(text):
+        raise _error(repr(text)[:60], "a rational such as -3/8", "give the file as it was written")
+    return Fraction(text)
 
 
 def _error(got: str, expected: str, fix: str) -> InputError:
@@ -180,8 +186,8 @@ def _error(got: str, expected: str, fix: str) -> InputError:
 def replay(found: Counterexample, digits: int = 50) -> Replay:
     """Check a counterexample from its own data, with quantities to `digits` digits.
 
-    Raises InputError where the system does not satisfy the hypotheses, and where the record calls its
-    violation proved but no proof is found again.
+    Raises InputError where the system does not satisfy the hypotheses, and where the violation is not proved
+    again as well as the record says, or, for one that floats saw, not seen again.
     """
     if type(digits) is not int or not 1 <= digits <= 1000:
         raise InputError("digits", got=repr(digits), expected="1 … 1000", fix="50 are plenty")
@@ -203,37 +209,41 @@ def replay(found: Counterexample, digits: int = 50) -> Replay:
     proof = certify(
         found.claim, genome, found.raw, found.time, elsewhere=False, thorough=_thorough(found), digits=digits
     )  # fmt: skip
-    if proof is None and found.grade in GRADES[:2]:
+    again = "float" if proof is None else proof.grade
+    if GRADES.index(again) > GRADES.index(found.grade) or (proof is None and not _seen_again(found, genome)):
         raise _error(
-            f"grade {found.grade}, and no proof",
-            "a violation that is proved again",
-            "it is no counterexample",
+            f"the grade {found.grade}, and no such proof"
+            if proof or found.grade != "float"
+            else "no violation",
+            "a violation that is found again",
+            "it is no such counterexample",
         )
     if proof is not None:
-        return Replay(allowed, proof, (f"{proof.violation} ({proof.grade}: {proof.reason})",), True)
+        return Replay(allowed, proof, (f"{proof.violation} ({proof.grade}: {proof.reason})",))
     with ctx.workprec(bits_for(digits)):
-        return Replay(allowed, None, *_lines(system, found.time, digits))
+        return Replay(allowed, None, _lines(system, found.time, digits))
+
+
+def _seen_again(found: Counterexample, genome: Genome) -> bool:
+    """Whether the search's own check, in floats, confirms the violation."""
+    return confirmed(judge := Judge(found.claim), judge.suspect(genome, found.raw))
 
 
 def _thorough(found: Counterexample) -> bool:
     return found.seen.get("certificate") in ("lower", "upper", "equilibrium") and found.grade in GRADES[:2]
 
 
-def _lines(system: ExactSystem, time: Fraction, digits: int) -> tuple[tuple[str, ...], bool]:
+def _lines(system: ExactSystem, time: Fraction, digits: int) -> tuple[str, ...]:
     """Both sides of the conclusion at the start and at the time of the violation, or along the way.
 
-    The long run is followed to 15 digits only, and not enclosed: no state proves what becomes of it.
+    The long run is followed to 15 digits only: no state proves what becomes of it.
     """
     whole, far = system.h is not None, system.claim.parsed.asymptotic
     shares = HORIZON if far else (Fraction(1),)
     times = sorted({Fraction(0), *(Fraction(round(time * s)) if whole else time * s for s in shares)})
     digits = min(digits, 15) if far else digits
-    states, enclosed = None if far else states_at(system, times, digits), True
-    if states is None:
-        states, enclosed = integrated(system, times, digits), False
-    return tuple(
-        line for t, x in zip(times, states, strict=True) for line in _sides(system, x, t, digits)
-    ), enclosed
+    states = integrated(system, times, digits)
+    return tuple(line for t, x in zip(times, states, strict=True) for line in _sides(system, x, t, digits))
 
 
 def _sides(system: ExactSystem, x: State, t: Fraction, digits: int) -> list[str]:

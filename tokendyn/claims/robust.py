@@ -16,7 +16,7 @@ from theory.weights import Weights, symmetric_part
 from tokendyn.certify import Result, certify
 from tokendyn.claims.invariants import everyone
 from tokendyn.claims.laws import Fact, shown
-from tokendyn.claims.system import ExactSystem
+from tokendyn.claims.system import ExactSystem, hypotheses
 
 TO_ZERO = ("T2", "T5", "T14", "T14d", "T15")
 OUTWARD = ("T3", "T5", "T15")
@@ -35,7 +35,10 @@ def robust_facts(system: ExactSystem) -> Iterator[Fact]:
 
 
 def from_the_registry(system: ExactSystem, instance: Instance) -> Iterator[Fact]:
-    """X → 0 by T2, T5, T14, T14d, T15; an unbounded norm by T3, T5, T15; almost no start converges by T6b."""
+    """X → 0 by T2, T5, T14, T14d, T15; an unbounded norm by T3, T5, T15; almost no start converges by T6b.
+
+    T6b is taken where all starts near this one satisfy the hypotheses: of some of them it then speaks.
+    """
     tokens = everyone(system)
     signs = {name: _sign(instance, sign) for name, sign in (("in", -1), ("out", 1))}
     for names, way in ((TO_ZERO, "in"), (OUTWARD, "out")):
@@ -47,9 +50,10 @@ def from_the_registry(system: ExactSystem, instance: Instance) -> Iterator[Fact]
             elif verdict.holds and any(map(any, system.x0)):
                 reason = f"{name}: the largest norm is unbounded"
                 yield Fact("lower", tokens, verdict.grade, reason, some=True, escaping=True, generic=True)
-    verdict = every([statement("T6b").applies(instance), unstable(instance.value_sum)])
+    near = hypotheses(system.again(nearby=True))
+    verdict = every([statement("T6b").applies(instance), unstable(instance.value_sum), near])
     if verdict.holds:
-        reason = "T6b: V has an eigenvalue with positive real part, so X(t) → 0 from almost no start"
+        reason = "T6b: V has an eigenvalue with positive real part, so X(t) → 0 from almost no start near"
         yield Fact("lower", tokens, verdict.grade, reason, some=True, restless=True, generic=True)
 
 

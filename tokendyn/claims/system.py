@@ -18,7 +18,7 @@ from theory.definiteness import inertia
 from theory.eigenpairs import hurwitz
 from theory.instance import Instance
 from theory.system import Setting
-from theory.verdict import Grade, Verdict, every, exactly, fails, holds, undecided
+from theory.verdict import Grade, Verdict, every, fails, holds, undecided
 from theory.weights import identity, symmetric_part
 from tokendyn.claims.exact import Exact, Scalar, applied, inner, is_rational, rational
 from tokendyn.claims.genome import Genome, Part
@@ -117,21 +117,44 @@ def grade(*values: Scalar) -> Grade:
 class ExactSystem:
     """The system of one raw row: `values` of all names, the start `x0`, and what attention makes of states.
 
-    Balls have the working precision at the time of the call. Raises LanguageError as evaluations do.
+    x0 is the row's, or the one given. `nearby`, as in every claim about almost every start: statements are
+    decided on small balls around states, so for all starts near x0. Balls have the working precision at the
+    time of the call. Raises LanguageError as evaluations do.
     """
 
-    def __init__(self, genome: Genome, raw: Sequence[Any]) -> None:
+    def __init__(
+        self, genome: Genome, raw: Sequence[Any], *, x0: State | None = None, nearby: bool = False
+    ) -> None:
         self.genome, self.claim, self.n, self.d = genome, genome.claim, genome.n, genome.d
+        self.given = {"x0": x0, "nearby": nearby}
+        self.nearby = nearby or self.claim.quantifier == "almost every start"
         self.raw = tuple(Fraction(entry) for entry in raw)
         self.algebra, rows = Exact(), ExactRow(raw, genome)
         self.values = genome.values(rows, self.algebra)  # pyright: ignore[reportArgumentType]
         x = rows.rows(genome.parts["x"])
-        self.x0: State = [on_sphere(token) for token in x] if self.claim.sphere else x  # type: ignore
+        own: State = [on_sphere(token) for token in x] if self.claim.sphere else x  # type: ignore
+        self.x0 = own if x0 is None else x0
         self.p = rows.rows(genome.parts["p"]) if "p" in genome.parts else None
         self.b = self._bias(rows)
         marks = [""] if self.claim.heads == 1 else [str(k + 1) for k in range(self.claim.heads)]
         self.W: list[State] = [self.values["W" + mark].data for mark in marks]
         self.V: list[State] = [self.values["V" + mark].data for mark in marks]
+
+    def again(self, **changed: Any) -> "ExactSystem":
+        """The same system at the working precision of now; with another `x0` or `nearby` where given."""
+        return ExactSystem(self.genome, self.raw, **{**self.given, **changed})
+
+    @property
+    def start(self) -> State:
+        """x0 as statements take it."""
+        return self.around(self.x0)
+
+    def around(self, x: State) -> State:
+        """The state, or for `nearby` a box around it, wider than rounding makes it and hardly more."""
+        if not self.nearby:
+            return x
+        radius = arb(2) ** (32 - ctx.prec)
+        return [[arb(c) + arb(0, radius) for c in token] for token in x]
 
     def _bias(self, rows: ExactRow) -> State | None:
         if "b" in self.genome.parts:
@@ -265,7 +288,7 @@ class ExactSystem:
         """Evaluates expressions at a state."""
         lazy: dict[str, Any] = {"x": x, "p": self.p, "b": self.b}
         makers: dict[str, Callable[[], Any]] = {
-            "x0": lambda: self.x0,
+            "x0": lambda: self.start,
             "dx": lambda: [[v if self.h is None else self.h * v for v in row] for row in self.velocity(x)],
             "P": lambda: self.attention(x),
             "s": lambda: self.scores(x),
@@ -366,14 +389,15 @@ def _covariance(x: State) -> State:
 def hypotheses(system: ExactSystem) -> Verdict:
     """Whether the start satisfies every condition of the claim: exactly, or by balls.
 
-    UNDECIDED where the balls of an irrational quantity do not separate the two sides.
+    UNDECIDED where the balls of an irrational quantity do not separate the two sides, and of a system with
+    an entry that has no value.
     """
-    verdicts = [_positive_step(system)] if system.h is not None else []
+    verdicts = [_defined(system), *([] if system.h is None else [_positive_step(system)])]
     for comparison in system.claim.conditions:
         verdict = undecided(comparison.text)
         for bits in PRECISIONS:
             with ctx.workprec(bits):
-                fine = system if bits == PRECISIONS[0] else ExactSystem(system.genome, system.raw)
+                fine = system if bits == PRECISIONS[0] else system.again()
                 verdict = _condition(fine, comparison)
             if verdict.holds or verdict.fails:
                 break
@@ -383,32 +407,49 @@ def hypotheses(system: ExactSystem) -> Verdict:
     return every(verdicts)
 
 
+def _defined(system: ExactSystem) -> Verdict:
+    parts = [*(value.data for value in system.values.values()), *system.W, *system.V, system.p, system.b]
+    entries = [entry for part in parts for entry in _entries(part)]
+    defined = all(arb(entry).is_finite() for entry in entries)
+    return holds(grade(*entries)) if defined else undecided("a formula without a value")
+
+
+def _entries(part: Any) -> list[Scalar]:
+    """Of a number, vector or matrix, or of None."""
+    if isinstance(part, list):
+        return [entry for inner_part in part for entry in _entries(inner_part)]
+    return [] if part is None else [part]
+
+
 def _positive_step(system: ExactSystem) -> Verdict:
     positive = decide(">", system.h, fmpq(0))  # type: ignore[arg-type]
-    return undecided("the step's sign") if positive is None else exactly(positive, "the step is positive")
+    if positive is None:
+        return undecided("the step's sign")
+    return (holds if positive else fails)(grade(system.h), "the step is positive")
 
 
 def _condition(system: ExactSystem, comparison: Comparison) -> Verdict:
-    evaluate, found = system.at(system.x0), []
-    if (verdict := _by_matrix(evaluate, comparison)) is not None:
+    evaluate = system.at(system.start)
+    return every(_at(evaluate, comparison, at) for at in assignments(comparison.free, system.n))
+
+
+def _at(evaluate: Evaluation, comparison: Comparison, at: dict[str, int]) -> Verdict:
+    reason = f"{comparison.text}{_where(at)}"
+    if (verdict := _by_matrix(evaluate, comparison, at, reason)) is not None:
         return verdict
-    for at in assignments(comparison.free, system.n):
-        left, right = evaluate(comparison.left, at).data, evaluate(comparison.right, at).data
-        true = decide(comparison.relation, left, right)
-        reason = f"{comparison.text}{_where(at)}"
-        if true is None:
-            found.append(undecided(reason))
-        else:
-            found.append((holds if true else fails)(grade(left, right), reason))
-    return every(found)
+    left, right = evaluate(comparison.left, at).data, evaluate(comparison.right, at).data
+    true = decide(comparison.relation, left, right)
+    return undecided(reason) if true is None else (holds if true else fails)(grade(left, right), reason)
 
 
-def _by_matrix(evaluate: Evaluation, comparison: Comparison) -> Verdict | None:
+def _by_matrix(
+    evaluate: Evaluation, comparison: Comparison, at: dict[str, int], reason: str
+) -> Verdict | None:
     """eigmin or eigmax of a rational matrix against a rational, by inertia; abscissa < r by Lyapunov."""
     match comparison.left.tree:
         case ast.Call(func=ast.Name(id="eigmin" | "eigmax" | "abscissa" as name), args=[argument]):
-            rows = evaluate(Expression("", argument, ())).data
-            bound = evaluate(comparison.right).data if not comparison.free else None
+            rows = evaluate(Expression("", argument, ()), at).data
+            bound = evaluate(comparison.right, at).data
         case _:
             return None
     if not isinstance(bound, fmpq) or not is_rational(rows):
@@ -416,7 +457,7 @@ def _by_matrix(evaluate: Evaluation, comparison: Comparison) -> Verdict | None:
     matrix, relation = fmpq_mat(rows), comparison.relation
     if name == "abscissa":
         verdict = hurwitz(matrix - identity(len(rows)) * bound)
-        return holds(verdict.grade, comparison.text) if verdict.holds and relation in ("<", "<=") else None
+        return holds(verdict.grade, reason) if verdict.holds and relation in ("<", "<=") else None
     found = inertia(symmetric_part(matrix) - identity(len(rows)) * bound)
     if found is None or relation == "==":
         return None
@@ -426,7 +467,7 @@ def _by_matrix(evaluate: Evaluation, comparison: Comparison) -> Verdict | None:
     else:
         extreme = 1 if signs.positive else 0 if signs.zero else -1
     true = {">": extreme > 0, ">=": extreme >= 0, "<": extreme < 0, "<=": extreme <= 0}[relation]
-    return (holds if true else fails)(proof, comparison.text)
+    return (holds if true else fails)(proof, reason)
 
 
 def _where(at: dict[str, int]) -> str:

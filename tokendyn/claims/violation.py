@@ -22,13 +22,13 @@ def _gap(left: Tensor, right: Tensor, relation: str) -> Tensor:
     return torch.where(signed.isnan(), -torch.inf, signed)
 
 
-def _worst(comparison: Comparison, evaluate: Evaluation, batch: int) -> Tensor:
-    """The smallest gap over all assignments of its free indices, (batch,); +inf if there are none."""
+def _worst(comparison: Comparison, evaluate: Evaluation) -> Tensor | float:
+    """The smallest gap over all assignments of its free indices, (B,); +inf if there are none."""
     gaps = [
         _gap(evaluate(comparison.left, at).data, evaluate(comparison.right, at).data, comparison.relation)
         for at in assignments(comparison.free, evaluate.n)
     ]
-    return torch.stack(gaps).amin(0) if gaps else torch.full((batch,), torch.inf, dtype=torch.float64)
+    return torch.stack(gaps).amin(0) if gaps else torch.inf
 
 
 def feasibility(systems: Systems) -> Tensor:
@@ -36,9 +36,9 @@ def feasibility(systems: Systems) -> Tensor:
     evaluate = systems.at(systems.x0)
     found = torch.full((len(systems.raw),), torch.inf, dtype=torch.float64, device=systems.raw.device)
     for comparison in systems.claim.conditions:
-        gap = _worst(comparison, evaluate, len(systems.raw))
+        gap = _worst(comparison, evaluate)
         slack = 1e-9 if comparison.relation == "==" else 0.0 if comparison.relation in (">=", "<=") else -1e-9
-        found = torch.minimum(found, gap + slack)
+        found = torch.minimum(found, torch.as_tensor(gap).to(found) + slack)
     for matrix in (systems.system.score, systems.system.value):
         found = torch.where(matrix.isfinite().flatten(1).all(1), found, -torch.inf)
     if systems.h is not None:
@@ -51,7 +51,7 @@ def quantities(systems: Systems, evaluate: Evaluation) -> tuple[Tensor, Tensor |
     conclusion = systems.claim.parsed
     items = list(assignments(conclusion.free, evaluate.n))
     if not items:
-        empty = torch.empty(evaluate.algebra.batch, 0, dtype=torch.float64)  # pyright: ignore
+        empty = systems.raw.new_empty(len(systems.raw), 0)
         return empty, empty
     left = torch.stack([evaluate(conclusion.left, at).data for at in items], 1)
     right = conclusion.right
@@ -155,41 +155,45 @@ class _Course:
     def __init__(self, path: Path, timed: bool, left: Tensor, right: Tensor | None) -> None:
         self.path, self.timed, self.left, self.right = path, timed, left, right
         self.last = path.reached.double().cumsum(1).argmax(1)
-        self.end = self._of_row(path.times, self.last)
+        self.end = self.of_row(path.times, self.last)
         norms = path.states.nan_to_num(0).abs().amax((2, 3))
-        seen_growing = path.grew & (self._of_row(norms, self.last) > 1e6 * norms[:, 0])
+        seen_growing = path.grew & (self.of_row(norms, self.last) > 1e6 * norms[:, 0])
         self.usable = ((path.reached[:, -1] | seen_growing) & (self.last > 3))[:, None]
         self.early = self.index(0.1)
-        ratio = self.end / self._of_row(path.times, self.early).clamp(min=1e-300)
+        ratio = self.end / self.of_row(path.times, self.early).clamp(min=1e-300)
         self.decades = ratio.log10().clamp(min=0.3)[:, None]
         self.size = path.states.nan_to_num(0).abs().amax((1, 2, 3)).clamp(min=1e-300)[:, None]
 
     @staticmethod
-    def _of_row(values: Tensor, index: Tensor) -> Tensor:
+    def of_row(values: Tensor, index: Tensor) -> Tensor:
         return values.gather(1, index[:, None])[:, 0]
 
     def index(self, share: float) -> Tensor:
         """The last sample up to a share of the end, (B,)."""
         return ((self.path.times <= self.end[:, None] * share * (1 + 1e-12)).sum(1) - 1).clamp(min=0)
 
-    def ends(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The largest |values| about a decade before the end, and at it (B, items): zeros do not count."""
-        found = []
-        for index in (self.early, self.last):
-            window = [self.pick(values.abs(), (index - k).clamp(min=0)) for k in range(4)]
-            found.append(torch.stack(window).amax(0))
-        return found[0], found[1]
+    def peak(self, values: Tensor, index: Tensor) -> Tensor:
+        """The largest |values| of four samples up to that of each row (B, items): zeros do not count."""
+        return torch.stack([self.pick(values.abs(), (index - k).clamp(min=0)) for k in range(4)]).amax(0)
 
     @staticmethod
     def pick(values: Tensor, index: Tensor) -> Tensor:
         """(B, items) at the sample of each row."""
         return values.gather(1, index[:, None, None].expand(-1, 1, values.shape[2]))[:, 0]
 
-    def slope(self, values: Tensor) -> Tensor:
-        """Change of log10|values| per decade of time, over the last one."""
-        floor = 1e-300 if self.timed else FLOOR * self.size
-        early, late = (torch.maximum(side, torch.as_tensor(floor)) for side in self.ends(values))
-        return (late.log10() - early.log10()) / self.decades
+    def slope(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Change of log10|values| per decade of time, over the last one; what it rose from half to half."""
+        floor = self.size.new_tensor(1e-300) if self.timed else FLOOR * self.size
+        early, middle, late = (
+            torch.maximum(self.peak(values, index), floor).log10()
+            for index in (self.early, self.index(0.1**0.5), self.last)
+        )
+        return (late - early) / self.decades, 2 * (late - 2 * middle + early) / self.decades
+
+
+def _onward(found: Tensor, rise: Tensor) -> Tensor:
+    """Without a violation, less by what it falls from half to half: what is yet to settle is no near miss."""
+    return torch.where(found < 0, found + rise.clamp(max=0), found)
 
 
 def _limit(course: _Course, relation: str) -> Tensor:
@@ -199,18 +203,20 @@ def _limit(course: _Course, relation: str) -> Tensor:
     floor = FLOOR * distance[:, 0].clamp(min=1e-3)
     if not course.timed:
         floor = torch.maximum(floor, 1e-3 * FLOOR * course.size)
-    return torch.where(late > floor, course.slope(distance) + 0.02, -torch.inf)
+    slope, rise = course.slope(distance)
+    return torch.where(late > floor, _onward(slope + 0.02, rise), -torch.inf)
 
 
 def _unbounded(course: _Course, relation: str) -> Tensor:
-    late, slope = course.pick(course.left, course.last).abs(), course.slope(course.left)
-    found = torch.where(course.path.grew[:, None] & (late > 1e6), -slope, 0.02 - slope)
+    late, (slope, rise) = course.pick(course.left, course.last).abs(), course.slope(course.left)
+    found = _onward(torch.where(course.path.grew[:, None] & (late > 1e6), -slope, 0.02 - slope), -rise)
     return torch.where(late < FLOOR * course.left[:, 0].abs().clamp(min=1e-3), 1.0, found)
 
 
 def _bounded(course: _Course, relation: str) -> Tensor:
-    late, slope = course.pick(course.left, course.last), course.slope(course.left)
-    return torch.where(late > 3 * course.left[:, 0].abs().clamp(min=1e-2), slope - 0.2, slope - 1.0)
+    late, (slope, rise) = course.pick(course.left, course.last), course.slope(course.left)
+    grown = late > 3 * course.left[:, 0].abs().clamp(min=1e-2)
+    return _onward(torch.where(grown, slope - 0.2, slope - 1.0), rise)
 
 
 def _eventually(course: _Course, relation: str) -> Tensor:
@@ -221,31 +227,56 @@ def _eventually(course: _Course, relation: str) -> Tensor:
     return torch.where(tail[..., None], gaps, torch.inf).amin(1) - 1e-6
 
 
-def _speed(course: _Course, relation: str, clock: Tensor, folds: float) -> Tensor:
-    """Of lim log(left)/clock: measured over the later half of the part that runs resolve.
+def _speed(course: _Course, relation: str, clock: Tensor, folds: float, wary: bool) -> Tensor:
+    """Of lim log(left)/clock: fitted over the later half of the part that runs resolve, or −inf.
 
-    A measured or claimed change of less than e^folds there tells nothing about a limit.
+    A measured or claimed change of less than e^folds there tells nothing about a limit, nor does a slope that
+    still drifts; if `wary`, unless the miss is more than the drift to come and oscillations may make up.
     """
     assert course.right is not None
     left = course.left.abs()
     floor = 1e-6 * course.path.states.nan_to_num(0).abs().amax((2, 3))[..., None]
     alive = ((course.timed | (left > floor)) & (left > 1e-200) & course.path.reached[..., None]).all(2)
     last = alive.long().cumprod(1).sum(1) - 1
-    known = last > 8
-    last = last.clamp(min=2)
-    at = [(last * share).long() for share in (0.5, 0.75, 1.0)]
-    logs = [course.pick(left.clamp(min=1e-300).log(), index) for index in at]
-    clocks = [course._of_row(clock, index)[:, None] for index in at]
-    early = (logs[1] - logs[0]) / (clocks[1] - clocks[0]).clamp(min=1e-300)
-    late = (logs[2] - logs[1]) / (clocks[2] - clocks[1]).clamp(min=1e-300)
+    logs = left.nan_to_num(1.0).clamp(min=1e-300).log()
+    known, last = last > 8, last.clamp(min=min(8, logs.shape[1] - 1))
+    (early, _), (late, _), (_, width) = (
+        _line(clock, logs, (last * start).long(), (last * end).long())
+        for start, end in ((0.5, 0.75), (0.75, 1.0), (0.5, 1.0))
+    )
     bound = course.pick(course.right, last)
     miss = {">=": bound - late, ">": bound - late, "<=": late - bound, "<": late - bound}.get(
         relation, (late - bound).abs()
     )
-    gap = miss / torch.maximum(bound.abs(), late.abs()).clamp(min=1e-2) - 0.05
-    steady = (late - early).abs() < 0.05 * torch.maximum(late.abs(), bound.abs())
-    long_enough = torch.maximum(late.abs(), bound.abs()) * (clocks[2] - clocks[0]) > folds
-    return torch.where(steady & long_enough & known[:, None], gap, gap.clamp(max=-1e-3))
+    span = (course.of_row(clock, last) - course.of_row(clock, (last * 0.5).long()))[:, None]
+    size, drift = torch.maximum(bound.abs(), late.abs()), (late - early).abs()
+    open_still = wary * (3 * drift + 4 * width / span)
+    gap = (miss - open_still) / size.clamp(min=1e-2) - 0.05
+    told = ((drift < 0.05 * size) | (wary & (gap > 0))) & (size * span > folds) & known[:, None]
+    return torch.where(told, gap, -torch.inf)
+
+
+def _line(clock: Tensor, values: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope of the values (B, samples, items) over the clock, fitted to samples start … end of each row; the
+    largest distance from the fitted line."""
+    sample = torch.arange(clock.shape[1], device=clock.device)
+    inside = ((sample >= start[:, None]) & (sample <= end[:, None])).to(clock)
+    share = inside / inside.sum(1, keepdim=True)
+    moved = clock - (share * clock).sum(1, keepdim=True)
+    off = values - (share[..., None] * values).sum(1, keepdim=True)
+    weight = share * moved
+    slope = (weight[..., None] * off).sum(1) / (weight * moved).sum(1).clamp(min=1e-300)[:, None]
+    distance = (off - slope[:, None] * moved[..., None]).abs() * inside[..., None]
+    return slope, distance.amax(1)
+
+
+def _rate(course: _Course, relation: str) -> Tensor:
+    """A factor t^k in the quantity makes its slope drift by 0.4 of what is still to come."""
+    return _speed(course, relation, course.path.times, 8.0, wary=True)
+
+
+def _power(course: _Course, relation: str) -> Tensor:
+    return _speed(course, relation, course.path.times.clamp(min=1e-300).log(), 0.3, wary=False)
 
 
 LONG_RUN = {
@@ -253,10 +284,8 @@ LONG_RUN = {
     "unbounded": _unbounded,
     "bounded": _bounded,
     "eventually": _eventually,
-    "rate": lambda course, relation: _speed(course, relation, course.path.times, 8.0),
-    "power": lambda course, relation: _speed(
-        course, relation, course.path.times.clamp(min=1e-300).log(), 0.3
-    ),
+    "rate": _rate,
+    "power": _power,
 }
 
 
@@ -267,4 +296,4 @@ def uses_start(claim: Claim) -> bool:
 
 def largest(items: Tensor) -> Tensor:
     """The worst item of each system, (B,); −inf without items."""
-    return items.amax(1) if items.shape[1] else torch.full((len(items),), -torch.inf, dtype=torch.float64)
+    return items.amax(1) if items.shape[1] else items.new_full((len(items),), -torch.inf)
