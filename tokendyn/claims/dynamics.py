@@ -230,11 +230,12 @@ class Systems:
     def frozen(self, path: Path) -> Tensor:
         """Whether (B,) a run ends where scores are so small, but not 0, that what they do takes longer."""
         decade_before, last = path.states[:, -9], path.states[:, -1]
-        scores, size = self._largest_score(last), last.norm(dim=-1).amax(1)
+        scores, size = self.largest_score(last), last.norm(dim=-1).amax(1)
         return (scores > 0) & (scores < TINY) & (size > 0.5 * decade_before.norm(dim=-1).amax(1))
 
-    def _largest_score(self, x: Tensor) -> Tensor:
-        """A bound (B,) of |s_ij| at states x."""
+    def largest_score(self, x: Tensor | None = None) -> Tensor:
+        """A bound (B,) of |s_ij| at states x, by default the start."""
+        x = self.x0 if x is None else x
         form = torch.linalg.matrix_norm(self.system.score)
         return (form if self.claim.heads == 1 else form.amax(1)) * x.square().sum(-1).amax(1)
 
@@ -252,7 +253,7 @@ class Systems:
             speed = speed.sum(1)
         if self.claim.attention == "hardmax" or self.genome.n == 1:
             return speed.clamp(min=1e-300)
-        return (speed * self._largest_score(self.x0).clamp(TINY, 1.0)).clamp(min=1e-300)
+        return (speed * self.largest_score().clamp(TINY, 1.0)).clamp(min=1e-300)
 
     def path(
         self, times: Tensor, x0: Tensor | None = None, rtol: float = 1e-7, max_steps: int = 2000

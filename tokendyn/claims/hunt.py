@@ -24,6 +24,8 @@ UNSETTLED = -1.0
 NEWTON_STEPS = 6
 SUSPECTS = 3
 """Of a batch, at most."""
+SOON, STRONG = 2.0, 4.0
+"""The horizon, and the least size of scores, for elites of symmetric rows."""
 NEARLY = -0.06
 """Scores of measured rates from which a proof is worth a try: floats allow for an error of 5 %."""
 
@@ -360,8 +362,20 @@ def hunt(claim: Claim, deadline: float, seed: int, tally: Tally, judge: Judge) -
             for at in order[:SUSPECTS].tolist():
                 if score[at] > least(claim) or (score[at] >= -1e-13 and _strict(claim)):
                     yield Suspect(genome, raw[at], score[at].item(), when[at].item())
+            if symmetric:
+                order = _promising(judge, genome, raw).argsort(descending=True)
             pool[k] = raw[order[:ELITE]]
         round_number += 1
+
+
+def _promising(judge: Judge, genome: Genome, raw: Tensor) -> Tensor:
+    """How symmetric rows (B,) with strong attention soon do, relative to equal tokens, which only V moves."""
+    equal, x = raw.clone(), genome.parts["x"]
+    equal[:, x.place] = equal[:, x.place][:, : genome.d].repeat(1, genome.n)
+    found, plain = (judge.score(genome, rows, SOON)[0] for rows in (raw, equal))
+    found = torch.where(plain.isfinite() & (plain < 0), (found - plain) / plain.abs(), found)
+    strong = judge.systems(genome, raw).largest_score().cpu() > STRONG
+    return torch.where(strong, found, -torch.inf)
 
 
 def _strict(claim: Claim) -> bool:

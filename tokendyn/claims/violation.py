@@ -290,8 +290,9 @@ LONG_RUN = {
 
 
 def uses_start(claim: Claim) -> bool:
-    """Whether hypotheses restrict the start, so that later states need not satisfy them."""
-    return any(not static(condition) for condition in claim.conditions) or "t" in claim.parsed.names()
+    """Whether later states are no starts: hypotheses restrict these, or the conclusion names them or t."""
+    restricted = any(not static(condition) for condition in claim.conditions)
+    return restricted or bool({"t", "x0"} & claim.parsed.names())
 
 
 def largest(items: Tensor) -> Tensor:
