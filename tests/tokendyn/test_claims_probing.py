@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tokendyn.claims.claim import Claim, make_claim, read_claim
 from tokendyn.claims.command import find, library
 from tokendyn.claims.confirm import confirmed
 from tokendyn.claims.dynamics import Systems
+from tokendyn.claims.floats import eigenvalues
 from tokendyn.claims.genome import Genome
 from tokendyn.claims.hunt import (
     Judge,
@@ -561,3 +563,30 @@ def test_no_time_is_lost_where_plain_systems_do_not_do():
     assert found == []
     assert tally.tried > 0
     assert time.monotonic() - began < 10 * BRIEF  # generous: the last example is finished
+
+
+def test_the_hardmax_flow_is_followed_over_long_times():
+    """V = −2: both tokens attend to themselves, so x(t) = e^(−2t) x(0), however far apart the samples are."""
+    entries = {"conclude": "X tends to 0", "attention": "hardmax", "tokens": 2, "dimension": 1}
+    genome = Genome(make_claim(entries), 2, 1)
+    weights = {"_W": 1.0, "_V": -2.0}
+    raw = torch.zeros(1, genome.size, dtype=torch.float64)
+    for name, number in weights.items():
+        raw[0, genome.parts[name].place] = number
+    raw[0, genome.parts["x"].place] = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    path = Systems(genome, raw).path(torch.tensor([0.0, 4.0, 40.0], dtype=torch.float64))  # in units of 1/|V|
+    assert path.times[0].tolist() == [0, 2, 20]
+    size = path.states[0, :, 0, 0]
+    assert size[1] == pytest.approx(math.exp(-4), rel=1e-4)  # steps of at most 1/4 err by 1e-5 each
+    assert size[2] == pytest.approx(math.exp(-40), rel=1e-2)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_eigenvalues_of_matrices_of_any_size(size):
+    """A rotation by a right angle, times the size; not finite entries have none."""
+    turn = (
+        torch.tensor([[[0.0, -1.0], [1.0, 0.0]], [[torch.nan, 0.0], [0.0, 1.0]]], dtype=torch.float64) * size
+    )
+    found = eigenvalues(turn)
+    assert sorted((found[0] / size).imag.tolist()) == pytest.approx([-1, 1])
+    assert found[1].isnan().all()

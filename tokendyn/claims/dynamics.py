@@ -10,7 +10,7 @@ from torch import Tensor
 
 from numerics import AttentionSystem, Outcome, integrate
 from numerics.encodings import Rotary, alibi_bias, turns_from_matrix
-from tokendyn.claims.floats import Floats
+from tokendyn.claims.floats import Floats, eigenvalues
 from tokendyn.claims.genome import Genome, Part
 from tokendyn.claims.language import Evaluation, LanguageError, Value
 
@@ -220,8 +220,8 @@ class Systems:
         layer, but not exactly so.
         """
         value = self.system.value if self.claim.heads > 1 else self.system.value[:, None]
-        value = torch.cat((value, value.sum(1, keepdim=True)), 1).nan_to_num()
-        found = torch.linalg.eigvals(value)
+        value = torch.cat((value, value.sum(1, keepdim=True)), 1)
+        found = eigenvalues(value)
         size = found / torch.linalg.matrix_norm(value).clamp(min=1e-300)[..., None]
         decay = size.real if self.h is None else (1 + self.h[:, None, None] * found).abs() - 1
         slow = torch.stack((size.abs(), decay.abs()), 1).flatten(1)

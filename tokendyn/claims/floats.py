@@ -81,8 +81,8 @@ class Floats:
             "det": lambda: torch.linalg.det(first),
             "eigmin": lambda: _safely(torch.linalg.eigvalsh, sym(first))[..., 0],
             "eigmax": lambda: _safely(torch.linalg.eigvalsh, sym(first))[..., -1],
-            "abscissa": lambda: _safely(torch.linalg.eigvals, first).real.amax(-1),
-            "radius": lambda: _safely(torch.linalg.eigvals, first).abs().amax(-1),
+            "abscissa": lambda: eigenvalues(first).real.amax(-1),
+            "radius": lambda: eigenvalues(first).abs().amax(-1),
             "pencil_min": lambda: _pencil(first, second)[..., 0],
             "pencil_max": lambda: _pencil(first, second)[..., -1],
             "inner": lambda: (first * second).sum(-1),
@@ -145,6 +145,19 @@ def _safely(function: Any, matrix: Tensor) -> Tensor:
     found = function(torch.where(good, matrix, instead))
     flags = good.reshape(good.shape[:-2] + (1,) * (found.ndim - matrix.ndim + 2))
     return torch.where(flags, found, torch.nan)
+
+
+def eigenvalues(matrix: Tensor) -> Tensor:
+    """Of matrices (…, d, d), NaN where they are not finite; scaled, as LAPACK may fail on tiny ones."""
+    size = matrix.detach().abs().amax((-2, -1)).clamp(min=1e-300)[..., None]
+    scaled = matrix / size[..., None]
+    try:
+        return size * _safely(torch.linalg.eigvals, scaled)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        noise = torch.randn(
+            matrix.shape[-2:], generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
+        return size * _safely(torch.linalg.eigvals, scaled + 1e-14 * noise.to(scaled))
 
 
 def _inverse(matrix: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count as counting
 from typing import Any
 
 import torch
@@ -324,48 +325,61 @@ def least(claim: Claim) -> float:
     return {"compare": STRICT, "trend": 1e-5, "rate": NEARLY, "power": NEARLY}.get(claim.parsed.kind, 0.0)
 
 
+@dataclass(eq=False)
+class Pool:
+    """Where systems of one size evolve; `symmetric`: only those with weights that commute with rotations."""
+
+    genome: Genome
+    symmetric: bool = False
+    elite: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.elite = torch.empty(0, self.genome.size, dtype=torch.float64)
+
+    def bred(self, g: Generator) -> Tensor:
+        """Raw rows, fresh ones and children of the elite."""
+        size = self.genome.n**2 * self.genome.d
+        half = max(16, BATCH // 2 * LARGE // max(LARGE, size))
+        raw = fresh(self.genome, half, g)
+        if len(self.elite):
+            raw = torch.cat((raw, mutated(self.genome, self.elite, half, g)))
+        return equivariant(self.genome, raw) if self.symmetric else raw
+
+
 def hunt(claim: Claim, deadline: float, seed: int, tally: Tally, judge: Judge) -> Iterator[Suspect]:
     """Suspects in turn, round after round over all sizes, until the deadline (of time.monotonic)."""
     g = Generator().manual_seed(seed)
     genomes = [Genome(claim, n, d) for n, d in sizes(claim)]
-    elites, symmetric_elites = (
-        [torch.empty(0, genome.size).double() for genome in genomes] for _ in range(2)
-    )
-    has_symmetry = lambda genome: claim.parsed.asymptotic and genome.d == 2 and genome.n > 2  # noqa: E731
-    any_symmetry = any(map(has_symmetry, genomes))
-    round_number = 0
-    while time.monotonic() < deadline:
-        for k, genome in enumerate(genomes):
+    plain = [Pool(genome) for genome in genomes]
+    flat = [genome for genome in genomes if genome.d == 2 and genome.n > 2 and claim.parsed.asymptotic]
+    symmetric = [Pool(genome, symmetric=True) for genome in flat]
+    for turn in counting():
+        for pool in symmetric if symmetric and turn % 3 else plain:
             if time.monotonic() > deadline:
                 return
-            symmetric = has_symmetry(genome) and round_number % 3 > 0
-            if not symmetric and any_symmetry and round_number % 3 > 0:
-                continue
-            pool = symmetric_elites if symmetric else elites
-            half = max(16, BATCH // 2 * LARGE // max(LARGE, genome.n**2 * genome.d))
-            raw = fresh(genome, half, g)
-            if len(pool[k]):
-                raw = torch.cat((raw, mutated(genome, pool[k], half, g)))
-            if symmetric:
-                raw = equivariant(genome, raw)
-            raw = _feasible(judge, genome, raw, tally)
-            if not len(raw):
-                continue
-            if not claim.parsed.asymptotic and round_number % 2:
-                best = judge.score(genome, raw)[0].topk(min(32, len(raw))).indices
-                moved = judge.sharpened(genome, raw[best])
-                tally.drawn += len(moved)
-                raw = torch.cat((raw, moved[judge.feasible(genome, moved) >= 0]))
-            score, when = judge.score(genome, raw)
-            tally.add(genome, raw, score)
-            order = score.argsort(descending=True)
-            for at in order[:SUSPECTS].tolist():
-                if score[at] > least(claim) or (score[at] >= -1e-13 and _strict(claim)):
-                    yield Suspect(genome, raw[at], score[at].item(), when[at].item())
-            if symmetric:
-                order = _promising(judge, genome, raw).argsort(descending=True)
-            pool[k] = raw[order[:ELITE]]
-        round_number += 1
+            yield from _visited(pool, judge, tally, g, sharpen=turn % 2 == 1)
+
+
+def _visited(pool: Pool, judge: Judge, tally: Tally, g: Generator, sharpen: bool) -> Iterator[Suspect]:
+    """Suspects among a new batch, after which the pool has a new elite."""
+    genome, claim = pool.genome, judge.claim
+    raw = _feasible(judge, genome, pool.bred(g), tally)
+    if not len(raw):
+        return
+    if sharpen and not claim.parsed.asymptotic:
+        best = judge.score(genome, raw)[0].topk(min(32, len(raw))).indices
+        moved = judge.sharpened(genome, raw[best])
+        tally.drawn += len(moved)
+        raw = torch.cat((raw, moved[judge.feasible(genome, moved) >= 0]))
+    score, when = judge.score(genome, raw)
+    tally.add(genome, raw, score)
+    order = score.argsort(descending=True)
+    for at in order[:SUSPECTS].tolist():
+        if score[at] > least(claim) or (score[at] >= -1e-13 and _strict(claim)):
+            yield Suspect(genome, raw[at], score[at].item(), when[at].item())
+    if pool.symmetric:
+        order = _promising(judge, genome, raw).argsort(descending=True)
+    pool.elite = raw[order[:ELITE]]
 
 
 def _promising(judge: Judge, genome: Genome, raw: Tensor) -> Tensor:
