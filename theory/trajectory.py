@@ -3,6 +3,8 @@
 docs/trajectories.md explains the method. Tokens are counted from 0. Nothing here computes in floats.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,12 +199,16 @@ def _segment(
     raise _TooWideError(f"no step from t = {_decimal(start)} is proved, however short, at {ctx.prec} bits")
 
 
-def _segments(instance: Instance, until: fmpq, tolerance: fmpq, steps: int) -> Iterator[_Segment]:
+def _segments(
+    instance: Instance, until: fmpq, tolerance: fmpq, steps: int, deadline: float = math.inf
+) -> Iterator[_Segment]:
     """Covering [0, until]; raises _TooWideError or _TooSlowError where it must stop."""
     field, start, tokens, error, index = Field(instance), fmpq(0), balls(instance.tokens), arb(0), 0
     while _length(index) < until:
         index += 1
     for _ in range(steps):
+        if time.monotonic() > deadline:
+            raise _TooSlowError(f"the time allowed reaches only t = {_decimal(start)}")
         while index > -80 and _length(index - 1) >= until - start:
             index -= 1
         radius = error + _largest([entry.rad() for entry in _flat(tokens)])
@@ -243,12 +249,18 @@ class Crossing(Verdict):
 
 
 def enclose(
-    instance: Instance, times: Sequence[Any], *, tolerance: Any = TOLERANCE, steps: int = STEPS
+    instance: Instance,
+    times: Sequence[Any],
+    *,
+    tolerance: Any = TOLERANCE,
+    steps: int = STEPS,
+    seconds: float = math.inf,
 ) -> Enclosure:
     """Balls around the tokens at the given times ≥ 0, of radius at most tolerance·(1 + largest coordinate).
 
-    UNDECIDED says where it stopped and why. Raises InputError for an instance without tokens, and for times
-    or a tolerance that are no such numbers.
+    It gives up after so many steps at one precision, or that many seconds; UNDECIDED says where it stopped
+    and why. Raises InputError for an instance without tokens, and for times or a tolerance that are no such
+    numbers.
     """
     wanted = tuple(_rational("times", time, least=0) for time in times)
     if not wanted:
@@ -261,7 +273,7 @@ def enclose(
             found.update({t: segment.at(t) for t in inside})
         return holds(Grade.INTERVAL, f"every coordinate to within {_radius(found.values())}")
 
-    verdict = _with_enough_bits(instance, max(wanted), tolerance, steps, collect)
+    verdict = _with_enough_bits(instance, max(wanted), tolerance, steps, collect, time.monotonic() + seconds)
     unknown = _unknown(_tokens(instance))
     return Enclosure(verdict, wanted, tuple(found.get(time, unknown) for time in wanted))
 
@@ -394,7 +406,12 @@ def _unknown(tokens: fmpq_mat) -> arb_mat:
 
 
 def _with_enough_bits(
-    instance: Instance, until: fmpq, tolerance: Any, steps: int, scan: Callable[[Iterator[_Segment]], Verdict]
+    instance: Instance,
+    until: fmpq,
+    tolerance: Any,
+    steps: int,
+    scan: Callable[[Iterator[_Segment]], Verdict],
+    deadline: float = math.inf,
 ) -> Verdict:
     """What the scan proves at the first precision that suffices; UNDECIDED with the reason if none does."""
     tolerance, reason = _rational("tolerance", tolerance, least=0), ""
@@ -402,7 +419,7 @@ def _with_enough_bits(
     for bits in PRECISIONS:
         with ctx.workprec(bits):
             try:
-                return scan(_segments(instance, until, tolerance, steps))
+                return scan(_segments(instance, until, tolerance, steps, deadline))
             except _TooWideError as stop:
                 reason = str(stop)
             except _TooSlowError as stop:

@@ -515,3 +515,10 @@ def test_layers_of_equal_tokens_are_powers(step, value):
         with ctx.workprec(300):  # a ball around the rational itself, far narrower than the enclosure
             assert all(ball.contains(fmpq(exact.numerator, exact.denominator)) for ball in state.entries())
         assert all(ball.rad() < 1e-15 for ball in state.entries())
+
+
+def test_an_enclosure_gives_up_when_its_time_is_over():
+    found = trajectory.enclose(CONTRACTING, [1], seconds=0)
+    assert not found.verdict.holds
+    assert not found.verdict.fails
+    assert "the time allowed" in found.verdict.reason

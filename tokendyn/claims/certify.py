@@ -4,6 +4,7 @@
 weights, that it makes from the row; the certificate says which row it is about.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,7 +28,7 @@ from tokendyn.claims.system import ExactSystem, State, decide, grade, hypotheses
 TREND = {"nondecreasing": ">=", "nonincreasing": "<=", "increasing": ">", "decreasing": "<", "constant": "=="}
 MOMENTS = (fmpq(1, 2**30), fmpq(1, 2**14), fmpq(1, 2**9))
 SPANS = (fmpq(1, 1000), fmpq(1, 50), fmpq(1, 5))
-QUICK = 60
+QUICK, SECONDS = 60, 4.0
 FEW = 12  # steps: a trend is refuted soon or left open
 
 
@@ -187,7 +188,7 @@ def _near(genome: Genome, raw: tuple[Fraction, ...], state: State) -> tuple[Frac
 def _compared(system: ExactSystem, time: Fraction, digits: int) -> Finding | None:
     conclusion = system.claim.parsed
     assert conclusion.right is not None
-    state = states_at(system, [time], digits, _patience(digits))
+    state = states_at(system, [time], digits, *_patience(digits))
     if state is None:
         return None
     evaluate = system.at(state[0], rational(time))
@@ -202,9 +203,9 @@ def _compared(system: ExactSystem, time: Fraction, digits: int) -> Finding | Non
     return None
 
 
-def _patience(digits: int) -> int:
-    """Steps of an enclosure: few in a search, which asks for few digits."""
-    return QUICK if digits <= 12 else STEPS
+def _patience(digits: int) -> tuple[int, float]:
+    """Steps and seconds of an enclosure: few in a search, which asks for few digits."""
+    return (QUICK, SECONDS) if digits <= 12 else (STEPS, math.inf)
 
 
 def _when(time: Fraction) -> str:
@@ -230,7 +231,7 @@ def _trend(system: ExactSystem, time: Fraction, digits: int) -> Finding | None:
 def _pairs(
     system: ExactSystem, time: Fraction, digits: int
 ) -> Iterator[tuple[State, State, tuple[fmpq, fmpq]]]:
-    start = states_at(system, [time], digits, _patience(digits))
+    start = states_at(system, [time], digits, *_patience(digits))
     if start is None:
         return
     here = rational(time)

@@ -15,6 +15,8 @@ from tokendyn.claims.violation import FLOOR, STRICT, along, instant, long_run, t
 
 HORIZONS = (60.0, 600.0, 20_000.0)
 NEIGHBOURS = 48
+SAMPLES = 9
+"""Of a run up to a violation."""
 MOVES = 1e-4
 """Speed, relative to the tokens' size and the system's pace, above which a state is not standing still."""
 
@@ -86,18 +88,30 @@ def _again(judge: Judge, suspect: Suspect) -> bool:
     if suspect.time == 0:
         return judge.score(suspect.genome, suspect.raw[None])[0][0].item() > least
     systems = judge.systems(suspect.genome, suspect.raw[None])
-    times = torch.tensor([0.0, suspect.time], dtype=torch.float64) * systems.pace[0]
-    found = []
+    times = torch.linspace(0, 1, SAMPLES, dtype=torch.float64) * suspect.time * systems.pace[0]
+    times = times.round().unique() if systems.h is not None else times
     with torch.no_grad():
-        for rtol in (1e-6, 1e-10):
-            path = systems.path(times.round() if systems.h is not None else times, rtol=rtol)
-            if not path.reached[0, -1]:
-                return False
-            x = path.states[:, -1]
-            found += [instant(systems, state, path.times[:, -1])[0] for state in (x, *_blurred(x))]
-    items = torch.stack(found)
+        paths = [systems.path(times, rtol=rtol) for rtol in (1e-6, 1e-10)]
+        if not all(path.reached[0, -1] for path in paths):
+            return False
+        runs = [
+            replace(path, states=states) for path in paths for states in (path.states, *_blurred(path.states))
+        ]
+        scores = torch.stack([instant(systems, run.states[:, -1], run.times[:, -1])[0] for run in runs])
+        sizes = torch.stack([_distance(systems, run)[1:] for run in runs])
     least = 1e-4 if judge.claim.parsed.kind == "compare" else 1e-2
-    return bool(((items.amin(0) > least) & (items.amax(0) < 1.2 * items.amin(0))).any())
+    agree = (scores.amax(0) < 1.2 * scores.amin(0)) & (_spread(sizes) <= 0.2 * sizes.abs().amin(0)).all(0)
+    return bool(((scores.amin(0) > least) & agree).any())
+
+
+def _distance(systems: Systems, path: Path) -> Tensor:
+    """Of the two sides (samples, items). What grows from rounding differs between any two runs at first."""
+    left, right = along(systems, path)
+    return left[0] if right is None else (left - right)[0]
+
+
+def _spread(values: Tensor) -> Tensor:
+    return values.amax(0) - values.amin(0)
 
 
 @torch.no_grad()

@@ -25,9 +25,13 @@ def bits_for(digits: int) -> int:
 
 
 def states_at(
-    system: ExactSystem, times: Sequence[Any], digits: int = 12, steps: int = STEPS
+    system: ExactSystem,
+    times: Sequence[Any],
+    digits: int = 12,
+    steps: int = STEPS,
+    seconds: float = math.inf,
 ) -> list[State] | None:
-    """Enclosed states at the times (numbers of layers); None where `steps` do not enclose the flow.
+    """Enclosed states at the times (numbers of layers); None where so much work does not enclose the flow.
 
     `around` is taken of a later state too: as softmax makes flows continuous, a box around it is that of a
     neighbourhood of x0. Layers, which hardmax makes discontinuous, start from a box.
@@ -42,7 +46,8 @@ def states_at(
     instance = system.instance()
     if instance is None:
         return None
-    found = enclose(instance, wanted, tolerance=min(TOLERANCE, fmpq(1, 10 ** (digits + 3))), steps=steps)
+    tolerance = min(TOLERANCE, fmpq(1, 10 ** (digits + 3)))
+    found = enclose(instance, wanted, tolerance=tolerance, steps=steps, seconds=seconds)
     if not found.verdict.holds:
         return None
     states = (system.x0 if t == 0 else s.tolist() for t, s in zip(wanted, found.states, strict=True))
