@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 from safetensors.torch import save_file
 from torch import Tensor
 
 from numerics.errors import InputError
 from numerics.fetch import FetchError, UnavailableError
+from tests import commands
 from tokendyn import audit as module
 from tokendyn import cli
 
@@ -30,8 +31,7 @@ State = dict[str, Tensor]
 Report = dict[str, Any]
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.main, ["audit", *map(str, arguments)])
+run, refused = partial(commands.run, "audit"), partial(commands.refused, "audit")
 
 
 def audited(target: Path, *arguments: object) -> Report:
@@ -42,17 +42,6 @@ def audited(target: Path, *arguments: object) -> Report:
     report = json.loads(target.read_text("utf-8"))
     Draft202012Validator(SCHEMA).validate(report)
     return report
-
-
-def refused(*arguments: object) -> str:
-    """What is said, on stderr alone, of input that ends with exit code 2."""
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert isinstance(result.exception, SystemExit)
-    assert result.stderr.startswith("tokendyn: ")
-    assert "Fix: " in result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stderr
 
 
 def bert_state(depth: int = DEPTH) -> State:

@@ -4,19 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from flint import arb, ctx
 
+from tests.commands import refused, run
 from tokendyn.claims.claim import make_claim
 from tokendyn.claims.command import library
 from tokendyn.claims.record import Counterexample, as_json, read
-from tokendyn.cli import main
 
 SMALL = 'title = "Tokens [stay] small"\nconclude = "norm(x[i]) <= 1"\n'
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def one_line(text: str) -> str:
@@ -32,16 +27,6 @@ def file(tmp_path: Path):
         return tmp_path / name
 
     return _file
-
-
-def refused(*arguments: object) -> str:
-    """What is said, on stderr alone, of input that ends with exit code 2."""
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert isinstance(result.exception, SystemExit)
-    assert result.stderr.startswith("tokendyn: ")
-    assert "Fix: " in result.stderr
-    return result.stderr
 
 
 # Probe and replay

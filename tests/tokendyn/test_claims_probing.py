@@ -590,3 +590,12 @@ def test_eigenvalues_of_matrices_of_any_size(size):
     found = eigenvalues(turn)
     assert sorted((found[0] / size).imag.tolist()) == pytest.approx([-1, 1])
     assert found[1].isnan().all()
+
+
+def test_a_condition_that_no_number_of_a_system_can_meet():
+    """At n = 2 there is no slope to climb: these sizes are left out, and the others are searched."""
+    tally = Tally()
+    claim = make_claim({"conclude": "norm(x[i]) >= 0", "where": ["n >= 3"], "tokens": [2, 3], "dimension": 1})
+    for _ in hunt(claim, time.monotonic() + BRIEF, 0, tally, Judge(claim)):
+        raise AssertionError("a norm is not negative")
+    assert set(tally.sizes) == {(3, 1)}

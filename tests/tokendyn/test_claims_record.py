@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from flint import arb, ctx
 
+from tests.tokendyn.test_claims_certify import R1, SQUARE
 from theory.errors import InputError
 from tokendyn.claims.certify import certify
 from tokendyn.claims.claim import make_claim
@@ -54,15 +55,7 @@ def test_replays_a_later_time():
 
 
 def test_replays_the_long_run():
-    raw = (1, 0, 1, 0, -4, 0, 0, 1, 0, 1, 0, 6, 0, 0, 2, 0, 0, 2, -2, 0, 0, -2)
-    entries = {
-        "conclude": "X tends to 0",
-        "matrices": {"W": "positive definite", "A": "negative definite"},
-        "define": {"V": "inv(A) @ W"},
-        "where": ["abscissa(V) < 0"],
-        "dimension": 2,
-    }
-    again = replay(_certified(entries, 4, 2, raw))
+    again = replay(_certified(R1, 4, 2, SQUARE))
     assert again.hypotheses.holds
     assert again.certificate.kind == "lower"
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from tokendyn.claims.dynamics import Path, Systems, off_sphere
+from tokendyn.claims.dynamics import Path, Systems, started_at
 from tokendyn.claims.hunt import Judge, Suspect
 from tokendyn.claims.violation import FLOOR, STRICT, along, instant, long_run, times_for
 
@@ -75,9 +75,9 @@ def _stable(systems: Systems, fine: Path, coarse: Path) -> Tensor:
 
 
 def _quantity(systems: Systems, path: Path) -> Tensor:
-    """Of the conclusion (samples, items): the distance of both sides where a limit is compared."""
+    """Of the conclusion (samples, items): the distance of both sides where they are to be compared."""
     left, right = along(systems, path)
-    if right is not None and systems.claim.parsed.kind in ("limit", "eventually"):
+    if right is not None and systems.claim.parsed.kind in ("compare", "limit", "eventually"):
         return (left - right)[0]
     return left[0]
 
@@ -98,20 +98,21 @@ def _again(judge: Judge, suspect: Suspect) -> bool:
             replace(path, states=states) for path in paths for states in (path.states, *_blurred(path.states))
         ]
         scores = torch.stack([instant(systems, run.states[:, -1], run.times[:, -1])[0] for run in runs])
-        sizes = torch.stack([_distance(systems, run)[1:] for run in runs])
+        sizes = torch.stack([_quantity(systems, run)[1:] for run in runs])
     least = 1e-4 if judge.claim.parsed.kind == "compare" else 1e-2
     agree = (scores.amax(0) < 1.2 * scores.amin(0)) & (_spread(sizes) <= 0.2 * sizes.abs().amin(0)).all(0)
     return bool(((scores.amin(0) > least) & agree).any())
 
 
-def _distance(systems: Systems, path: Path) -> Tensor:
-    """Of the two sides (samples, items). What grows from rounding differs between any two runs at first."""
-    left, right = along(systems, path)
-    return left[0] if right is None else (left - right)[0]
-
-
 def _spread(values: Tensor) -> Tensor:
     return values.amax(0) - values.amin(0)
+
+
+def _runs(systems: Systems, horizon: float) -> tuple[Path, Path]:
+    """A fine one and a coarse one."""
+    times = times_for(systems.claim, horizon)
+    fine, coarse = (systems.path(times, rtol=rtol, max_steps=100_000) for rtol in (1e-9, 1e-6))
+    return fine, coarse
 
 
 @torch.no_grad()
@@ -120,8 +121,7 @@ def _misses_rate(judge: Judge, suspect: Suspect) -> bool:
     systems = judge.systems(suspect.genome, suspect.raw[None])
     found = []
     for horizon in _horizons(judge):
-        times = times_for(judge.claim, horizon)
-        fine, coarse = (systems.path(times, rtol=rtol, max_steps=100_000) for rtol in (1e-9, 1e-6))
+        fine, coarse = _runs(systems, horizon)
         items = long_run(systems, fine)[0]
         usable = (_resolved(fine) or not fine.grew[0]) and _moving(systems, fine)
         told = _stable(systems, fine, coarse) & usable
@@ -137,8 +137,7 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
     And whether tokens outgrew the run, so that there is no longer one.
     """
     systems = judge.systems(suspect.genome, suspect.raw[None])
-    times = times_for(judge.claim, horizon)
-    fine, coarse = (systems.path(times, rtol=rtol, max_steps=100_000) for rtol in (1e-9, 1e-6))
+    fine, coarse = _runs(systems, horizon)
     violated = long_run(systems, fine)[0] > 0
     if not violated.any() or not (_resolved(fine) or _decaying_power(judge, fine)):
         return "", False
@@ -228,8 +227,7 @@ def _stands(judge: Judge, suspect: Suspect, x: Tensor) -> bool:
     growth = values.real if systems.h is None else (1 + systems.h[0] * values).abs() - 1
     if growth.max() <= slack:
         return True
-    row = suspect.raw.clone()
-    row[suspect.genome.parts["x"].place] = (off_sphere(at) if judge.claim.sphere else at).flatten()
+    row = started_at(suspect.genome, suspect.raw, at)
     return judge.claim.quantifier == "every start" and judge.feasible(suspect.genome, row[None]).item() >= 0
 
 

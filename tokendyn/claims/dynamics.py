@@ -91,6 +91,13 @@ def off_sphere(x: Tensor) -> Tensor:
     return torch.cat((sign * x[..., :-1] / (1 + x[..., -1:].abs()), sign), -1)
 
 
+def started_at(genome: Genome, raw: Tensor, x: Tensor) -> Tensor:
+    """The raw row (size,) with tokens x (n, d) to start from."""
+    row = raw.clone()
+    row[genome.parts["x"].place] = (off_sphere(x) if genome.claim.sphere else x).flatten()
+    return row
+
+
 @dataclass(frozen=True, eq=False)
 class Path:
     """States (B, samples, n, d) at `times` (B, samples); which were reached. `grew`: ended by its size."""

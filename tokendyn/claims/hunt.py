@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from tokendyn.claims.claim import Claim
-from tokendyn.claims.dynamics import Systems, off_sphere
+from tokendyn.claims.dynamics import Systems, started_at
 from tokendyn.claims.genome import Genome
 from tokendyn.claims.violation import STRICT, feasibility, instant, largest, long_run, times_for, uses_start
 
@@ -271,9 +271,7 @@ class Judge:
         path = systems.path(self._times(10 * self.horizon))
         if not path.reached[0, -1]:
             return raw
-        x, row = path.states[0, -1].cpu(), raw.clone()
-        row[genome.parts["x"].place] = (off_sphere(x) if self.claim.sphere else x).flatten()
-        return row
+        return started_at(genome, raw, path.states[0, -1].cpu())
 
     # Gradient steps
 
@@ -283,7 +281,8 @@ class Judge:
         for _ in range(NEWTON_STEPS):
             row = raw.to(self.device).requires_grad_()
             missing = feasibility(Systems(genome, row)).clamp(max=0)
-            (slope,) = torch.autograd.grad(missing.nan_to_num(0, 0, 0).sum(), row)
+            if (slope := _slope(missing.nan_to_num(0, 0, 0).sum(), row)) is None:
+                break
             move = -missing[:, None] * slope / slope.square().sum(1, keepdim=True).clamp(min=1e-30)
             raw = (row + move.nan_to_num(0, 0, 0).clamp(-1, 1)).detach().cpu()
         return raw
@@ -306,18 +305,24 @@ class Judge:
             loss = -torch.where(value.isfinite(), value, torch.zeros_like(value)).sum()
             if not loss.requires_grad:
                 break
-            try:
-                loss.backward()
-            except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
-                # Eigenvalues of a defective matrix have no slope: step aside.
+            row.grad = _slope(loss, row)
+            if row.grad is None:  # step aside
                 with torch.no_grad():
                     row += 1e-6 * torch.randn(row.shape, generator=torch.Generator().manual_seed(0)).to(row)
                 continue
-            if row.grad is None:
-                break
-            row.grad.nan_to_num_(0, 0, 0)
             optimizer.step()
         return row.detach().cpu()
+
+
+def _slope(value: Tensor, row: Tensor) -> Tensor | None:
+    """Of a number by raw rows; None if it has none: of a constant, or of a defective matrix's eigenvalues."""
+    if not value.requires_grad:
+        return None
+    try:
+        (slope,) = torch.autograd.grad(value, row, allow_unused=True)
+    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+        return None
+    return None if slope is None else slope.nan_to_num(0, 0, 0)
 
 
 def least(claim: Claim) -> float:
