@@ -2,7 +2,7 @@
 
 `python -m benchmarks.claims [--time 60] [--jobs 2] [--only WORD]` reads tests/claims_sets, probes each claim
 on one core, prints a line for each and a summary, and exits with 1 if fewer than 95 % of the false claims are
-refuted or any true one is.
+refuted, any true one is, or any probe crashes.
 """
 
 import argparse
@@ -23,7 +23,10 @@ def outcome(path: Path, seconds: float) -> tuple[Path, str, str, float, int]:
     from tokendyn.claims.probing import probe
 
     torch.set_num_threads(1)
-    report = probe(read_claim(path), seconds)
+    try:
+        report = probe(read_claim(path), seconds)
+    except Exception as error:  # one broken claim must not hide how the others end
+        return path, f"CRASHED: {error!r}", "", 0.0, 0
     grade = report.found.grade if report.found else ""
     return path, report.verdict, grade, report.seconds, report.tally.tried
 
@@ -41,14 +44,15 @@ def main() -> int:
             path, verdict, grade, seconds, tried = job.result()
             truth = path.parent.name
             counts[truth][grade or verdict] += 1
-            wrong = (verdict == "REFUTED") == (truth == "true")
+            wrong = (verdict == "REFUTED") == (truth == "true") or verdict.startswith("CRASHED")
             line = f"{truth:6s}{path.stem:58s}{verdict:13s}{grade:9s}{seconds:6.1f} s{tried:9,d}"
             print(line, "WRONG" if wrong else "", flush=True)
     for truth, found in counts.items():
         print(f"{truth}: {sum(found.values())} claims, " + ", ".join(f"{v} {k}" for k, v in found.items()))
     refuted = {t: sum(v for k, v in found.items() if k.islower()) for t, found in counts.items()}
     enough = refuted["false"] >= WANTED * counts["false"].total()
-    return 0 if enough and not refuted["true"] else 1
+    crashed = any(word.startswith("CRASHED") for found in counts.values() for word in found)
+    return 0 if enough and not refuted["true"] and not crashed else 1
 
 
 if __name__ == "__main__":

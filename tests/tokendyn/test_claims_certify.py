@@ -1,15 +1,18 @@
 """Certificates: what they prove is so, and what is true is never refuted."""
 
+import math
 from fractions import Fraction
 
 import pytest
 import torch
-from flint import arb, fmpq
+from flint import arb, ctx, fmpq
 
 from theory.errors import InputError
+from tokendyn.claims import certify as certifying
 from tokendyn.claims.certify import Certificate, certify
 from tokendyn.claims.claim import make_claim
 from tokendyn.claims.dynamics import Systems
+from tokendyn.claims.flow import affordable, states_at
 from tokendyn.claims.genome import Genome, static
 from tokendyn.claims.hunt import fresh
 from tokendyn.claims.invariants import facts
@@ -132,12 +135,41 @@ def test_an_irrational_equilibrium_is_enclosed():
         {"conclude": "consensus", "sphere": True, "matrices": {"V": "symmetric"}, "where": ["det(V) < 0"]}
     )
     genome = Genome(claim, 2, 2)
-    raw = {"_W": [1, 2, -1, 1], "_V": [1, 1, 1, -2], "x": [Fraction(1, 4), 1, Fraction(1, 4), -1]}
+    raw = {"_W": [1, 2, -1, 1], "_V": [1, 1, 1, -2], "x": IRRATIONAL}
     row = [Fraction(entry) for part in genome.parts for entry in raw[part]]
-    assert certify(claim, genome, row, elsewhere=False) is None  # near an eigenvector, which is irrational
+    assert certify(claim, genome, row, elsewhere=False) is None  # beside an eigenvector, which is irrational
     found = certify(claim, genome, row, elsewhere=False, thorough=True)
     assert found.kind == "equilibrium"
     assert found.violation.startswith("norm(x[i] - x[j]) = 2.0")
+    assert found == certify(claim, genome, found.raw, elsewhere=False, thorough=True)
+
+
+def test_another_equilibrium_proves_nothing_about_a_start():
+    """Two tokens that reach consensus; Newton's method leads from them to antipodes."""
+    claim = make_claim({"conclude": "consensus", "sphere": True, "define": {"V": "diag(2, 1)"}, **PAIR})
+    genome = Genome(claim, 2, 2)
+    row = [1, 0, 0, 1, Fraction(-1, 4), 1, Fraction(9, 8), 1]
+    assert certify(claim, genome, row, elsewhere=False, thorough=True) is None
+    assert certify(claim, genome, row, thorough=True).raw != tuple(row)
+
+
+def test_rows_beside_an_equilibrium_meet_the_hypotheses():
+    """The second condition holds close to the eigenvector only, closer than 40, or 150, bits reach."""
+    for width, bits in (("1e-9", 40), ("1e-15", 150)):
+        where = ["norm(x[1] - x0[2]) > 1", f"abs(x[1][1]**2 - x[1][2]**2 - 3*x[1][1]*x[1][2]) < {width}"]
+        claim = make_claim({**ANTIPODES, "where": where})
+        start = _eigenvector(bits)
+        found = certify(claim, Genome(claim, 2, 2), start, elsewhere=False, thorough=True)
+        assert found.raw == start
+    claim = make_claim({**ANTIPODES, "where": [where[0], where[1].replace("1e-15", "1e-50")]})
+    start = _eigenvector(200)
+    assert certify(claim, Genome(claim, 2, 2), start, elsewhere=False, thorough=True) is None
+
+
+def test_t6b_speaks_of_starts_near_the_row():
+    """This very start tends to 0: it lies on the axis of the eigenvalue −1."""
+    found = _at(2, 2, {**SADDLE, "where": ["x[2][2] > x[1][2]"]}, thorough=True, x=[0, 1, 0, 2])
+    assert found.violation.startswith("from almost every start near this one norm(x[i]) does not tend to 0")
 
 
 def test_a_later_time_is_enclosed():
@@ -145,6 +177,30 @@ def test_a_later_time_is_enclosed():
     raw = [2, 0, 0, 2, 1, 0, 0, 1, 1, 0, 1, 0]
     assert _proof(2, 2, raw, **entries) is None  # equal tokens: the bound holds by far at the start
     assert _proof(2, 2, raw, 1, conclude="norm(x[i]) <= 1 + t") is not None  # |x| = e^t or e^2t at t = 1
+
+
+LATER = [
+    ({"conclude": "norm(x[i]) <= 1 + t"}, 1),  # e or e² at t = 1
+    ({"conclude": "max(norm(x[1]), 101/100) is nonincreasing"}, 0),  # grows after a hundredth
+    ({"conclude": "norm(x[i]) <= 1 + t", "step": "1"}, 2),
+]
+
+
+@pytest.mark.parametrize(("entries", "time"), LATER)
+def test_only_a_search_runs_out_of_time(monkeypatch, entries, time):
+    claim = make_claim({**entries, **PAIR})
+    genome, raw = Genome(claim, 2, 2), [1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 1, 0]
+    assert certify(claim, genome, raw, time) is not None
+    monkeypatch.setattr(certifying, "SECONDS", 0.0)
+    assert certify(claim, genome, raw, time) is None
+    assert certify(claim, genome, raw, time, patient=True, digits=5) is not None
+
+
+def test_a_search_encloses_no_system_whose_steps_take_too_long():
+    genome = Genome(make_claim({"conclude": "X tends to 0", "tokens": 16, "dimension": 8}), 16, 8)
+    large = ExactSystem(genome, _row(genome))
+    assert states_at(large, [Fraction(1, 1000)], seconds=4) is None  # one step takes more
+    assert affordable(large, math.inf)
 
 
 def test_hypotheses_that_fail_give_no_certificate():
@@ -239,6 +295,25 @@ def _at(n: int, d: int, entries: dict, time=0, thorough=False, **parts) -> Certi
 
 UNIT = {"V": "eye(d)", "W": "eye(d)"}
 ALMOST = {"quantifier": "almost every start"}
+ANTIPODES = {
+    "conclude": "consensus",
+    "sphere": True,
+    "define": {"V": "[[1, 1], [1, -2]]", "W": "[[1, 2], [-1, 1]]"},
+    "tokens": 2,
+    "dimension": 2,
+}
+
+
+def _eigenvector(bits: int) -> tuple[Fraction, ...]:
+    """± the first eigenvector of [[1, 1], [1, −2]] as raw tokens, rounded to so many bits."""
+    with ctx.workprec(300):
+        angle = (arb(2) / 3).atan() / 2
+        scaled = angle.cos() / (1 + angle.sin()) * 2**bits
+        y = Fraction(int((scaled + arb(1) / 2).floor().unique_fmpz()), 2**bits)
+    return y, Fraction(1), y, Fraction(-1)
+
+
+IRRATIONAL = _eigenvector(40)
 PAIR = {"tokens": 2, "dimension": 2}
 HARDMAX = {"attention": "hardmax", "define": UNIT, **PAIR, **ALMOST}
 FIRST = {"causal": True, "define": {"V": "eye(d)"}, **ALMOST}
@@ -329,14 +404,14 @@ NEVER = {
         [0, 1, 0, 1],
     ),
     "an equilibrium outside (x0)": (
-        {"conclude": "X is unbounded", "tokens": 1, "define": UNIT, "where": ["norm(x0[1]) >= 1/100"]},
+        {"conclude": "X is unbounded", "tokens": 1, "define": UNIT, "where": ["norm(x0[1]) >= 1e-12"]},
         2,
-        [0.03125, 0.0625],
+        [2**-38, 2**-38],
     ),
     "an equilibrium outside (X)": (
-        {"conclude": "X is unbounded", "tokens": 1, "define": UNIT, "where": ["norm(X) >= 1/100"]},
+        {"conclude": "X is unbounded", "tokens": 1, "define": UNIT, "where": ["norm(X) >= 1e-12"]},
         2,
-        [0.03125, 0.0625],
+        [2**-38, 2**-38],
     ),
     "no weights": ({"conclude": "abs(det(W)) > 0", "define": {"V": "inv(W)"}}, 2, [1, 0, 1, 0]),
     "weights over 0": (
@@ -396,15 +471,9 @@ NEAR = {
     ),
     "T6b": ({**SADDLE, "where": ["x[2][2] > x[1][2]"]}, 2, [0, 1, 0, 2]),
     "an equilibrium inside": (
-        {
-            "conclude": "consensus",
-            "sphere": True,
-            "define": {"V": "[[1, 1], [1, -2]]", "W": "[[1, 2], [-1, 1]]"},
-            "where": ["norm(x[1] - x0[2]) > 1"],
-            **PAIR,
-        },
+        {**ANTIPODES, "where": ["norm(x[1] - x0[2]) > 1"]},
         2,
-        [0.25, 1, 0.25, -1],
+        IRRATIONAL,
     ),
     "an index within eigmax": (
         {"conclude": "norm(x[i]) <= 0", "where": ["eigmax(outer(x[i], x[i])) < 4"]},

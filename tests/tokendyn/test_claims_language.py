@@ -239,7 +239,7 @@ def test_files_that_hold_no_claim_are_refused(tmp_path, name, text):
         ({"conclude": "X tends to 0", "define": {"V": "X"}}, "define.V", "a name of the claim"),
         ({"conclude": "X tends to 0", "scalars": {"a": "any"}, "define": {"V": "W**a"}}, "define.V", "V**2"),
         ({"conclude": "X tends to 0", "matrices": {"W": "commutes with Q"}}, "matrices.W", "declare it"),
-        ({"conclude": "X tends to 0", "step": "x[1][1]"}, "step", "encoding"),
+        ({"conclude": "X tends to 0", "step": "x[1][1]"}, "step", "weights and numbers"),
         ({"conclude": "X tends to 0", "step": 0}, "step", "> 0"),
         ({"conclude": "X tends to 0", "step": "-1/2"}, "step", "> 0"),
         ({"conclude": "X tends to 0", "step": "V"}, "step", "> 0"),

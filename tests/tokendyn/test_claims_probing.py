@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Generator, Tensor
 from theory.errors import InputError
 from tokendyn.claims.claim import Claim, make_claim, read_claim
 from tokendyn.claims.command import find, library
-from tokendyn.claims.confirm import confirmed
+from tokendyn.claims.confirm import confirmed, confirmed_exactly
 from tokendyn.claims.dynamics import Systems
 from tokendyn.claims.floats import eigenvalues
 from tokendyn.claims.genome import Genome
@@ -321,6 +322,121 @@ def test_layers_that_shrink_slowly_are_not_confirmed(step, real):
     judge, suspect = _judged(claim, 1, 1, [[1]])
     assert suspect.score > 0
     assert confirmed(judge, suspect) == real
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [("5", NOT_REFUTED), ("19/10", REFUTED)])
+def test_trends_of_layers_that_name_the_layer(factor, verdict):
+    """Norms are halved at most: x = (1, 0)."""
+    claim = read_claim(SETS / "true" / "layers_time_factor.toml")
+    claim = make_claim({**claim.describe(), "conclude": f"norm(x[i]) * ({factor})**t is nondecreasing"})
+    assert probe(claim, seconds=BRIEF).verdict == verdict
+
+
+def test_weights_that_only_rounding_leaves_refute_nothing():
+    """V = 0, of which floats leave 1e-17; time is counted in units of its size, and tokens grow."""
+    claim = read_claim(SETS / "true" / "left_null_vector_is_bounded.toml")
+    judge, genome = Judge(claim), Genome(claim, 1, 1)
+    deceived = 0
+    for tenths in range(1, 100):
+        raw = [Fraction(tenths, 10) for _ in range(genome.size)]
+        deceived += confirmed(judge, judge.suspect(genome, raw))
+        assert confirmed_exactly(judge, genome, raw) is None
+    assert deceived > 0
+    grows = make_claim({"conclude": "norm(x[1]) is bounded", "tokens": 1, "define": {"V": "eye(d)/3"}})
+    genome = Genome(grows, 1, 1)
+    assert confirmed_exactly(Judge(grows), genome, [Fraction(1)] * genome.size) is not None
+
+
+@pytest.mark.parametrize(("sign", "score", "real"), [("", 49, False), ("-", 1, True)])
+def test_turning_as_a_whole_is_no_sign_of_life(sign, score, real):
+    """Under V = I and a turn tokens close in, too slowly to see; under V = −I they do go to opposite ends."""
+    weights = {"W": f"{score}*eye(d)", "V": f"{sign}eye(d) + [[0, -1/50], [1/50, 0]]"}
+    claim = make_claim({**SPHERE, "matrices": {}, "define": weights, "quantifier": "almost every start"})
+    judge, suspect = _judged(claim, 2, 2, [[1, 1], [0, 1]])
+    assert suspect.score > 0
+    assert confirmed(judge, suspect) == real
+
+
+@pytest.mark.parametrize(("score", "apart", "real"), [(1, 2e-5, False), (-1, 1, True)])
+def test_the_motion_of_others_is_no_evidence(score, apart, real):
+    """The third coordinates collapse like t^(−1/2) from 1e9 on, or never; the others turn for ever."""
+    weights = {"V": "[[0, -1/20, 0], [1/20, 0, 0], [0, 0, -1]]", "W": f"diag(0, 0, {score})"}
+    claim = make_claim({"conclude": "abs(x[i][3] - x[j][3]) tends to 0", "define": weights})
+    judge, suspect = _judged(claim, 2, 3, [[1, 0, apart], [1, 0, -apart]])
+    assert confirmed(judge, suspect) == real
+
+
+@pytest.mark.parametrize(
+    ("other", "quantifier", "real"),
+    [
+        ("179/200", "almost every start", False),
+        ("1/2", "almost every start", False),
+        ("1/2", "every start", True),
+    ],
+)
+def test_a_start_on_a_slower_mode(other, quantifier, real):
+    """Its rate is that of the mode; nobody waits until starts near by show the faster one."""
+    weights = {"W": "eye(d)", "V": f"diag(1, {other})"}
+    entries = {"conclude": "rate of norm(x[i]) == 1", "define": weights, "quantifier": quantifier}
+    judge, suspect = _judged(make_claim(entries), 1, 2, [[0, -1]])
+    assert suspect.score > 0
+    assert confirmed(judge, suspect) == real
+
+
+def test_directions_of_growing_tokens_are_compared():
+    """(1, 0) and (−1, 1) under V = W = I: each attends to itself at last, when rounding has long hidden 1."""
+    claim = make_claim({"conclude": "directions align up to sign", "define": {"V": "eye(d)", "W": "eye(d)"}})
+    judge, suspect = _judged(claim, 2, 2, [[1, 0], [-1, 1]])
+    assert suspect.score > 0
+    assert confirmed(judge, suspect)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_a_continuum_of_equilibria_is_one_where_attention_is_mild(dimension):
+    """Under a causal mask and V = −I on the sphere, the first token rests wherever it is; the second goes
+    opposite to it, and the third where it sees both alike."""
+    entries = {
+        "causal": True,
+        "define": {"W": "diag(1, 1/2, 1/3)" if dimension == 3 else "diag(1, 1/2)", "V": "-eye(d)"},
+    }
+    claim = make_claim(
+        {"sphere": True, "conclude": "bipartite consensus", "quantifier": "almost every start", **entries}
+    )
+    tokens = [[0.3, 0.2, 1], [0.1, -0.6, 1], [0.8, 0.4, 1]]
+    judge, suspect = _judged(claim, 3, dimension, [token[-dimension:] for token in tokens])
+    assert suspect.score > 0
+    assert confirmed(judge, suspect)
+
+
+def test_a_trend_that_only_rounding_shows_has_no_score():
+    """The determinant of collinear tokens' covariance is 0, and −0.0004 in floats."""
+    claim = read_claim(SETS / "false" / "volume_grows.toml")
+    line = [
+        [-3310.2973978215564, 672.1645701670636],
+        [3310.2973978215564, -672.1645701670636],
+        [0, 0],
+        [0, 0],
+    ]
+    assert _judged(claim, 4, 2, line)[1].score < 1e-5
+    judge, suspect = _judged(claim, 4, 2, [[4, -0.5], [1, 0], [6, 0], [8, 1]])
+    assert suspect.score > 1e-3
+    assert confirmed(judge, suspect)
+
+
+def test_suspects_that_were_none_do_not_come_again():
+    claim, deadline = find("every_token_diverges"), time.monotonic() + PLENTY
+    first = next(hunt(claim, deadline, 0, Tally(), Judge(claim)))
+    again = next(hunt(claim, deadline, 0, Tally(refused={first.key}), Judge(claim)))
+    assert first.key != again.key
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seconds": math.nan}, {"seconds": math.inf}, {"seed": 2**63}, {"seed": -1}, {"device": "banana"}],
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(InputError, match=r"time|seed|device"):
+        probe(find("every_token_diverges"), **{"seconds": BRIEF, **options})
 
 
 def test_suspects_outside_the_hypotheses_are_not_confirmed():

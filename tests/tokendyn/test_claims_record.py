@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from flint import arb, ctx
 
-from tests.tokendyn.test_claims_certify import R1, SQUARE
+from tests.tokendyn.test_claims_certify import ANTIPODES, IRRATIONAL, R1, SQUARE
 from theory.errors import InputError
+from tokendyn.claims import certify as certifying
 from tokendyn.claims.certify import certify
 from tokendyn.claims.claim import make_claim
 from tokendyn.claims.genome import Genome
@@ -58,6 +59,42 @@ def test_replays_the_long_run():
     again = replay(_certified(R1, 4, 2, SQUARE))
     assert again.hypotheses.holds
     assert again.certificate.kind == "lower"
+
+
+def test_replays_as_long_as_it_takes(monkeypatch):
+    found = _certified({"conclude": "norm(x[i]) <= 1 + t"}, 2, 2, (2, 0, 0, 2, 1, 0, 0, 1, 1, 0, 1, 0), 1)
+    monkeypatch.setattr(certifying, "SECONDS", 0.0)
+    assert replay(found, digits=5).proved
+
+
+def _equilibrium() -> Counterexample:
+    claim = make_claim(ANTIPODES)
+    found = certify(claim, Genome(claim, 2, 2), IRRATIONAL, elsewhere=False, thorough=True)
+    return from_certificate(claim, found)
+
+
+@pytest.mark.parametrize("digits", [5, 12, 20, 50])
+def test_replays_an_equilibrium(digits):
+    found = from_json(as_json(_equilibrium()))
+    assert replay(found, digits).certificate.kind == "equilibrium"
+
+
+def test_refuses_a_start_beside_that_of_the_proof():
+    """It is near the equilibrium, where no proof about it was found: it leaves."""
+    found = _equilibrium()
+    raw = (found.raw[0] + Fraction(1, 2**39), *found.raw[1:])
+    with pytest.raises(InputError, match="no such proof"):
+        replay(dataclasses.replace(found, raw=raw))
+
+
+def test_refuses_a_start_far_from_the_equilibrium_found_from_it():
+    claim = make_claim(
+        {"conclude": "consensus", "sphere": True, "tokens": 2, "dimension": 2, "define": {"V": "diag(2, 1)"}}
+    )
+    raw = tuple(map(Fraction, ("1", "0", "0", "1", "-1/4", "1", "9/8", "1")))  # it reaches consensus
+    seen = {"certificate": "equilibrium"}
+    with pytest.raises(InputError, match="no such proof"):
+        replay(Counterexample(claim, 2, 2, raw, Fraction(0), "interval", "", "", seen))
 
 
 def _unproved(**entries) -> Counterexample:

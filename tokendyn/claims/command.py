@@ -65,7 +65,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print("[cyan]NOT REFUTED[/], which proves nothing", highlight=False)
         genome, raw = tally.where or (None, None)
         if genome is not None and raw is not None:
-            margin = 0.0 - tally.worst if abs(tally.worst) > 1e-12 else 0.0
+            margin = 0.0 if -1e-12 < tally.worst < STRICT else -tally.worst  # what rounding leaves is none
             console.print(f"smallest margin {margin:.3g}, at n = {genome.n}, d = {genome.d}", highlight=False)
         else:
             console.print("no run was long enough to tell a margin", highlight=False)

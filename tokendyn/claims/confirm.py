@@ -4,19 +4,32 @@ A state can move so slowly that it looks fixed for any time a computer has (its 
 e^{−|x|²}); so what stands still counts only if Newton's method finds an equilibrium right beside it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import torch
+from flint import arb
 from torch import Generator, Tensor
 
 from tokendyn.claims.dynamics import Path, Systems, started_at
+from tokendyn.claims.genome import Genome
 from tokendyn.claims.hunt import Judge, Suspect
+from tokendyn.claims.system import ExactSystem, hypotheses
 from tokendyn.claims.violation import FLOOR, STRICT, along, instant, long_run, times_for
 
 HORIZONS = (60.0, 600.0, 20_000.0)
+RATES = (30.0, 60.0, 150.0, 400.0, 1000.0)
+"""Horizons at which rates are measured."""
+NEARBY = 150.0
+"""The horizon at which they are for starts near by."""
 NEIGHBOURS = 48
 SAMPLES = 9
 """Of a run up to a violation."""
+FAR = 0.05
+"""How far off to look for more equilibria, relative to the size of tokens."""
+WIDEST = 12.0
+"""Differences of scores up to which what they leave does not creep: e^(−12) is far above a zero's error."""
 MOVES = 1e-4
 """Speed, relative to the tokens' size and the system's pace, above which a state is not standing still."""
 
@@ -43,15 +56,26 @@ def confirmed(judge: Judge, suspect: Suspect) -> bool:
     return (resolved and judge.claim.quantifier == "every start") or _shared(judge, suspect)
 
 
+def confirmed_exactly(judge: Judge, genome: Genome, raw: Sequence[Fraction]) -> Suspect | None:
+    """The suspect that rationals stand for, if it is confirmed, and no hypothesis fails exactly.
+
+    Floats must be right about its weights: where these cancel to 0, rounding may be all that moves tokens.
+    """
+    suspect, exact = judge.suspect(genome, raw), ExactSystem(genome, raw)
+    if hypotheses(exact).fails or not confirmed(judge, suspect):
+        return None
+    floats = judge.systems(genome, suspect.raw[None]).system
+    for matrices, right in ((floats.score, exact.W), (floats.value, exact.V)):
+        entries = [[[float(arb(entry).mid()) for entry in row] for row in matrix] for matrix in right]
+        wanted = torch.tensor(entries, dtype=torch.float64)
+        error = (matrices.view(wanted.shape) - wanted).norm(dim=(1, 2))
+        if (error > 1e-9 * wanted.norm(dim=(1, 2))).any():
+            return None
+    return suspect
+
+
 def _horizons(judge: Judge) -> tuple[float, ...]:
-    if judge.claim.parsed.kind == "rate":
-        return (30.0, 60.0, 150.0, 400.0, 1000.0)
     return (60.0, 600.0) if judge.claim.step or judge.claim.attention == "hardmax" else HORIZONS
-
-
-def _last(path: Path) -> int:
-    """The last sample that was reached."""
-    return int(path.reached[0].long().sum()) - 1
 
 
 def _blurred(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,10 +144,14 @@ def _misses_rate(judge: Judge, suspect: Suspect) -> bool:
     """Whether the two longest runs that tell a rate both miss it."""
     systems = judge.systems(suspect.genome, suspect.raw[None])
     found = []
-    for horizon in _horizons(judge):
+    for horizon in RATES:
         fine, coarse = _runs(systems, horizon)
         items = long_run(systems, fine)[0]
-        usable = (_resolved(fine) or not fine.grew[0]) and _moving(systems, fine)
+        end = fine.times[:, fine.last[0]]
+        if judge.claim.quantifier != "every start":
+            end = end.clamp(max=NEARBY / systems.pace)
+        usable = (_resolved(fine) or not fine.grew[0]) and bool(systems.tells_rates_apart(end)[0])
+        usable = usable and (_moving(systems, fine) or _stands(judge, suspect, fine.states[0, fine.last[0]]))
         told = _stable(systems, fine, coarse) & usable
         found.append(torch.where(told, items, -torch.inf))
     scores = [[score for score in item if score > -torch.inf] for item in torch.stack(found, 1).tolist()]
@@ -141,6 +169,8 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
     violated = long_run(systems, fine)[0] > 0
     if not violated.any() or not (_resolved(fine) or _decaying_power(judge, fine)):
         return "", False
+    if judge.patient and systems.frozen(fine)[0]:
+        return "", False
     stable = bool((violated & _stable(systems, fine, coarse)).any()) or _came_to_zero(fine)
     seen = "resolved" if stable else "seen"
     if horizon == _horizons(judge)[0] or fine.grew[0]:
@@ -157,7 +187,7 @@ def _resolved(path: Path) -> bool:
 
     What is exactly 0 is resolved.
     """
-    size, last = path.states[0].nan_to_num(0).norm(dim=-1), _last(path)
+    size, last = path.states[0].nan_to_num(0).norm(dim=-1), path.last[0]
     small = size[last][size[last] > 0]
     return len(small) == 0 or bool(small.min() > 1e-6 * size[last].max())
 
@@ -170,14 +200,19 @@ def _came_to_zero(path: Path) -> bool:
 def _moving(systems: Systems, path: Path) -> bool:
     """Whether every token still moves at the end, at a speed that the run resolves, as a share of its size.
 
-    A single token that seems to stand may creep, and drive the others for as long as it does.
+    A single token that seems to stand may creep, and drive the others for as long as it does. What turns as
+    a whole, about an axis of symmetry, stands, but for rates.
     """
-    x = path.states[:, _last(path)]
-    speed = systems.velocity(x)[0].norm(dim=-1) * (1 if systems.h is None else systems.h[0])
+    x = path.states[:, path.last[0]]
+    rate = systems.claim.parsed.kind == "rate"
+    moves = systems.velocity(x)[0] if rate else _unturned(systems, x[0])
+    speed = moves.norm(dim=-1) * (1 if systems.h is None else systems.h[0])
     size, largest_size = x[0].norm(dim=-1), path.states[0].nan_to_num(0).norm(dim=-1).amax()
     least = 0.003 / path.times[0, -1] if _scaled(systems) else MOVES * systems.pace[0]
-    moving = ((speed > least * size) | (size < 1e-8 * largest_size)).all()
-    return bool(moving) and (_scaled(systems) or systems.claim.parsed.kind == "rate" or _keeps_going(path))
+    moving = (speed > least * size) | (size < 1e-8 * largest_size)
+    if systems.claim.causal:  # the first token sees only itself: where it rests, it does not creep
+        moving[0] |= speed[0] <= 1e-12 * systems.pace[0] * size[0]
+    return bool(moving.all()) and (_scaled(systems) or rate or _keeps_going(path))
 
 
 def _scaled(systems: Systems) -> bool:
@@ -190,7 +225,7 @@ def _comes_elsewhere(systems: Systems, path: Path) -> bool:
     left, right = along(systems, path)
     assert right is not None
     distance = (left - right)[0].abs()
-    last = _last(path)
+    last = path.last[0]
     samples = [distance[max(0, last - back)] for back in (16, 8, 0)]
     before, after = (samples[1] - samples[0]).abs(), (samples[2] - samples[1]).abs()
     settled = (after < 0.5 * before + 1e-6 * samples[2]) & (after < 0.05 * samples[2]) & (samples[2] > FLOOR)
@@ -234,8 +269,10 @@ def _stands(judge: Judge, suspect: Suspect, x: Tensor) -> bool:
 def _equilibrium(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor] | None:
     """What Newton's method finds beside x with full precision, isolated but for symmetries; its Jacobian.
 
+    An equilibrium of the flow seen from axes that turn as the tokens do, if they turn as a whole.
     Where the Jacobian is more singular than rotations that commute with the weights make it, floats cannot
-    tell standing from creeping, and only a certificate can.
+    tell standing from creeping, and only a certificate can; unless there are equilibria that way, a good
+    distance off, and no weight of attention is so small that nothing tells them from what creeps.
     """
     on_sphere = systems.claim.sphere
 
@@ -245,33 +282,58 @@ def _equilibrium(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor] | None:
         if on_sphere:
             state = state / length
         radial = (1 - length) * state if on_sphere else 0.0  # so that radial directions are regular
-        return ((systems.velocity(state) / systems.pace[0]) + radial)[0].flatten()
+        unturned = systems.velocity(state) - state @ turn.mT
+        return (unturned / systems.pace[0] + radial)[0].flatten()
 
-    at, size, free = x.flatten().clone(), x.abs().max(), _orbit_dimension(systems, x)
-    move, jacobian = at, at
-    with torch.enable_grad():
+    moves, turn = _turns(systems, x)
+    size, free = x.abs().max(), _rank(moves)
+
+    def newton(at: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """A zero near a state, the Jacobian and the directions that it leaves free; None if there is none."""
+        move = jacobian = at
+        right, rank = at, 0
         for _ in range(6):
             jacobian = torch.autograd.functional.jacobian(field, at)
             if not jacobian.isfinite().all():
                 return None
             left, stretch, right = torch.linalg.svd(jacobian)
-            rank = len(stretch) - free
-            if rank < 1 or not stretch[rank - 1] > 1e-9 * stretch[0]:
+            rank = min(len(stretch) - free, int((stretch > 1e-9 * stretch[0]).sum()))
+            if rank < 1:
                 return None
             move = -right[:rank].mT @ ((left[:, :rank].mT @ field(at)) / stretch[:rank])
             at = at + move
-    small = field(at).abs().max() <= 1e-12 * size and move.abs().max() <= 1e-10 * size
-    if not small or (at - x.flatten()).abs().max() > 1e-3 * size:
-        return None
+        small = field(at).abs().max() <= 1e-12 * size and move.abs().max() <= 1e-10 * size
+        return (at, jacobian, right[rank:]) if small else None
+
+    with torch.enable_grad():
+        found = newton(x.flatten().clone())
+        if found is None or (found[0] - x.flatten()).abs().max() > 1e-3 * size:
+            return None
+        at, jacobian, others = found
+        if len(others) > free and not (
+            _open(systems, x) and all(newton(at + FAR * size * v) for v in others)
+        ):
+            return None
     at = at.unflatten(0, x.shape)
     return at / at.norm(dim=-1, keepdim=True) if on_sphere else at, jacobian
 
 
-def _orbit_dimension(systems: Systems, x: Tensor) -> int:
-    """Of the orbit of x under the rotations that commute with all weights."""
+def _open(systems: Systems, x: Tensor) -> bool:
+    """Whether no token is all but unseen: what its weight moves would be taken for standing."""
+    seen = systems.system.scores(x[None])
+    visible = systems.system.visible(len(x)).expand(seen.shape)
+    lowest, highest = seen.masked_fill(~visible, torch.inf), seen.masked_fill(~visible, -torch.inf)
+    return bool((highest.amax(-1) - lowest.amin(-1)).max() < WIDEST)
+
+
+def _turns(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor]:
+    """How rotations that commute with all weights move x, (k, n, d); the generator (d, d) of its own turning.
+
+    That is the one which explains most of its velocity; 0 for layers, which turn by whole angles.
+    """
     d = x.shape[1]
     if systems.claim.encoding not in ("none", "alibi", "bias") or d == 1:
-        return 0
+        return x.new_zeros(0, *x.shape), x.new_zeros(d, d)
     r, c = torch.triu_indices(d, d, 1)
     basis = x.new_zeros(len(r), d, d)
     basis[range(len(r)), r, c], basis[range(len(r)), c, r] = 1.0, -1.0
@@ -279,11 +341,21 @@ def _orbit_dimension(systems: Systems, x: Tensor) -> int:
     brackets = (basis[:, None] @ weights - weights @ basis[:, None]).flatten(1)
     _, stretch, right = torch.linalg.svd(brackets.mT, full_matrices=True)
     padded = torch.cat((stretch, stretch.new_zeros(len(r) - len(stretch))))
-    commuting = right[padded < 1e-9 * weights.abs().max()]
-    if not len(commuting):
-        return 0
-    moves = torch.einsum("kb,bij,nj->kni", commuting, basis, x).flatten(1)
-    return int(torch.linalg.matrix_rank(moves, rtol=1e-9))
+    commuting = torch.einsum("kb,bij->kij", right[padded < 1e-9 * weights.abs().max()], basis)
+    moves = x @ commuting.mT
+    velocity = systems.velocity(x[None])[0].flatten()
+    share = torch.linalg.pinv(moves.flatten(1).mT, rtol=1e-9) @ velocity
+    share = share if systems.h is None else 0 * share
+    return moves, torch.einsum("k,kij->ij", share, commuting)
+
+
+def _rank(moves: Tensor) -> int:
+    return int(torch.linalg.matrix_rank(moves.flatten(1), rtol=1e-9)) if len(moves) else 0
+
+
+def _unturned(systems: Systems, x: Tensor) -> Tensor:
+    """The velocity (n, d) of a state, less that of its turning as a whole."""
+    return systems.velocity(x[None])[0] - x @ _turns(systems, x)[1].mT
 
 
 def _typical(judge: Judge, suspect: Suspect) -> bool:
@@ -301,6 +373,6 @@ def _shared(judge: Judge, suspect: Suspect) -> bool:
     rows = rows[judge.feasible(suspect.genome, rows) >= 0]
     if len(rows) < NEIGHBOURS // 4:
         return False
-    horizon = 600.0 if judge.claim.parsed.asymptotic and judge.claim.parsed.kind != "rate" else None
+    horizon = NEARBY if judge.claim.parsed.kind == "rate" else 600.0
     score, _ = judge.score(suspect.genome, rows, horizon)
     return bool((score > 0).double().mean() > 0.9)

@@ -11,7 +11,7 @@ from torch import Tensor
 from numerics import AttentionSystem, Outcome, integrate
 from numerics.encodings import Rotary, alibi_bias, turns_from_matrix
 from tokendyn.claims.floats import Floats, eigenvalues
-from tokendyn.claims.genome import Genome, Part
+from tokendyn.claims.genome import Genome, Part, no_tokens
 from tokendyn.claims.language import Evaluation, LanguageError, Value
 
 ESCAPE = 1e40
@@ -107,6 +107,11 @@ class Path:
     reached: Tensor
     grew: Tensor
 
+    @property
+    def last(self) -> Tensor:
+        """The last sample (B,) that was reached."""
+        return self.reached.double().cumsum(1).argmax(1)
+
 
 class Systems:
     """The systems of raw rows (B, size): `values` of all names, and what attention makes of states."""
@@ -157,7 +162,7 @@ class Systems:
         """Residual steps (B,), or None for the flow."""
         if self.claim.step_size is None:
             return None
-        return Evaluation(self.algebra, self.values, _none, self.genome.n)(self.claim.step_size).data
+        return Evaluation(self.algebra, self.values, no_tokens, self.genome.n)(self.claim.step_size).data
 
     # States
 
@@ -226,18 +231,36 @@ class Systems:
         It does if it or its decay, relative to the norm, is below `slowest`, or almost of modulus 1 after a
         layer, but not exactly so.
         """
-        value = self.system.value if self.claim.heads > 1 else self.system.value[:, None]
-        value = torch.cat((value, value.sum(1, keepdim=True)), 1)
-        found = eigenvalues(value)
-        size = found / torch.linalg.matrix_norm(value).clamp(min=1e-300)[..., None]
+        found, norm = self._spectra
+        size = found / norm
         decay = size.real if self.h is None else (1 + self.h[:, None, None] * found).abs() - 1
         slow = torch.stack((size.abs(), decay.abs()), 1).flatten(1)
         return ~((slow < slowest) & (slow > 1e-12)).any(1)
 
+    @cached_property
+    def _spectra(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (B, heads + 1, d) of the V_h and their sum, and norms (B, heads + 1, 1) of these."""
+        value = self.system.value if self.claim.heads > 1 else self.system.value[:, None]
+        value = torch.cat((value, value.sum(1, keepdim=True)), 1)
+        return eigenvalues(value), torch.linalg.matrix_norm(value).clamp(min=1e-300)[..., None]
+
+    def tells_rates_apart(self, end: Tensor) -> Tensor:
+        """Whether (B,) runs up to time `end` (B,) show the faster of any two modes of a V_h or their sum.
+
+        By e^14: what starts a thousandth in the direction of the faster mode has forgotten the other.
+        """
+        found, norm = self._spectra
+        rate = found.real
+        if self.h is not None:
+            rate = (1 + self.h[:, None, None] * found).abs().clamp(min=1e-300).log()
+        apart = (rate[..., None] - rate[..., None, :]).abs()
+        close = (apart > 1e-12 * norm[..., None]) & (apart * end[:, None, None, None] < 14)
+        return ~close.flatten(1).any(1)
+
     def frozen(self, path: Path) -> Tensor:
         """Whether (B,) a run ends where scores are so small, but not 0, that what they do takes longer."""
         decade_before, last = path.states[:, -9], path.states[:, -1]
-        scores, size = self.largest_score(last), last.norm(dim=-1).amax(1)
+        scores, size = self.system.scores(last).abs().flatten(1).amax(1), last.norm(dim=-1).amax(1)
         return (scores > 0) & (scores < TINY) & (size > 0.5 * decade_before.norm(dim=-1).amax(1))
 
     def largest_score(self, x: Tensor | None = None) -> Tensor:
@@ -258,6 +281,7 @@ class Systems:
         speed = torch.linalg.matrix_norm(self.system.value)
         if self.claim.heads > 1:
             speed = speed.sum(1)
+        speed = torch.where(speed > 0, speed, 1.0)
         if self.claim.attention == "hardmax" or self.genome.n == 1:
             return speed.clamp(min=1e-300)
         return (speed * self.largest_score().clamp(TINY, 1.0)).clamp(min=1e-300)

@@ -1,6 +1,7 @@
 """States of one exact system at later times: enclosed in balls, or accurate in high precision."""
 
 import math
+import time as clock
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce
@@ -17,6 +18,8 @@ PRECISION = 256  # bits
 TOLERANCE = fmpq(1, 10**20)
 MOST_LAYERS = 500
 STEPS = 200
+STEP_COST = 5e-5
+"""Seconds of a Taylor step over n³d², as it takes nd derivatives of n²d products (n = 16, d = 2: 0.67 s)."""
 
 
 def bits_for(digits: int) -> int:
@@ -33,6 +36,7 @@ def states_at(
 ) -> list[State] | None:
     """Enclosed states at the times (numbers of layers); None where so much work does not enclose the flow.
 
+    The time is looked at between steps, so systems of which one step takes a large part of it are left alone.
     `around` is taken of a later state too: as softmax makes flows continuous, a box around it is that of a
     neighbourhood of x0. Layers, which hardmax makes discontinuous, start from a box.
     """
@@ -41,10 +45,10 @@ def states_at(
         return [system.start for _ in wanted]
     if system.h is not None:
         count = int(max(wanted).ceil())
-        states = layers(system, count, digits) if count <= MOST_LAYERS else None
+        states = layers(system, count, digits, seconds) if count <= MOST_LAYERS else None
         return None if states is None else [states[int(time)] for time in wanted]
     instance = system.instance()
-    if instance is None:
+    if instance is None or not affordable(system, seconds):
         return None
     tolerance = min(TOLERANCE, fmpq(1, 10 ** (digits + 3)))
     found = enclose(instance, wanted, tolerance=tolerance, steps=steps, seconds=seconds)
@@ -54,14 +58,23 @@ def states_at(
     return [system.around(state) for state in states]
 
 
-def layers(system: ExactSystem, count: int, digits: int = 12) -> list[State] | None:
+def affordable(system: ExactSystem, seconds: float) -> bool:
+    """Whether one Taylor step, which nothing interrupts, takes at most about a quarter of the seconds."""
+    return 4 * STEP_COST * system.n**3 * system.d**2 <= seconds
+
+
+def layers(
+    system: ExactSystem, count: int, digits: int = 12, seconds: float = math.inf
+) -> list[State] | None:
     """Balls around the states after 0, …, count residual layers, kept narrow by precision; else None."""
-    allowed = arb(10) ** -(digits + 8)
+    allowed, deadline = arb(10) ** -(digits + 8), clock.monotonic() + seconds
     for bits in (bits_for(digits), 1024, 4096):
         with ctx.workprec(bits):
             fine = system.again()
             states = [fine.start]
             for _ in range(count):
+                if clock.monotonic() > deadline:
+                    return None
                 states.append([[arb(c) for c in token] for token in fine.next_layer(states[-1])])
             if all(c.rad() < allowed * (1 + abs(c)) for token in states[-1] for c in map(arb, token)):
                 return states

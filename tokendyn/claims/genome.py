@@ -113,7 +113,7 @@ class Genome:
         for part in self.parts.values():
             if part.kind != "rows":
                 found[part.name] = raw.part(part, self.d)
-        evaluate = Evaluation(algebra, found, _no_tokens, self.n)
+        evaluate = Evaluation(algebra, found, no_tokens, self.n)
         for name, formula in self._order:
             try:
                 found[name] = evaluate(formula)
@@ -129,10 +129,8 @@ class RawRow(Protocol):
     def part(self, part: Part, d: int) -> Value: ...
 
 
-def _no_tokens(name: str, index: tuple[int, ...]) -> Value:
-    raise LanguageError(
-        f"{name}[…] in a definition", "weights and numbers only", "tokens belong into `where` and `conclude`"
-    )
+def no_tokens(name: str, index: tuple[int, ...]) -> Value:
+    raise LanguageError(f"{name}[…]", "weights and numbers only", "tokens belong into `where` and `conclude`")
 
 
 OF_THE_START = {"x", "x0", "dx", "m", "s", "P", "X", "Cov", "t"}

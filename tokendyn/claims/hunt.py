@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count as counting
+from itertools import islice
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class Tally:
     nearest: float = -torch.inf  # the largest feasibility of a system that was not
     where: tuple[Genome, Tensor] | None = None
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    refused: set[tuple[float, ...]] = field(default_factory=set)  # keys of suspects that were none
 
     def add(self, genome: Genome, raw: Tensor, score: Tensor) -> None:
         """Rows (B, size) within the hypotheses, with their scores (B,).
@@ -67,6 +69,13 @@ class Suspect:
     raw: Tensor  # (size,)
     score: float
     time: float = 0.0  # of the violation, for conclusions at every instant
+
+    @property
+    def key(self) -> tuple[float, ...]:
+        """The same for starts that differ by a factor, if that makes no difference to the score."""
+        row, x = self.raw.clone(), self.genome.parts["x"].place
+        row[x] /= row[x].abs().max().clamp(min=1e-300)
+        return self.genome.n, self.genome.d, float(f"{self.score:.9g}"), *row.round(decimals=6).tolist()
 
 
 def sizes(claim: Claim) -> list[tuple[int, int]]:
@@ -238,16 +247,16 @@ class Judge:
     def _lasting(self, genome: Genome, raw: Tensor, horizon: float) -> Tensor:
         """The violation at a horizon; where there is one, the least up to a horizon 100 times as long."""
         found = torch.full((len(raw),), torch.inf, dtype=torch.float64)
-        if self._patient:
+        if self.patient:
             found[~self.systems(genome, raw).one_pace(SLOWEST).cpu()] = UNSETTLED
         rows = torch.arange(len(raw))
-        for stretch in (1, 10, 100) if self._patient else (1,):
+        for stretch in (1, 10, 100) if self.patient else (1,):
             systems = self.systems(genome, raw[rows])
             path = systems.path(self._times(stretch * horizon), max_steps=2000 * min(stretch, 3))
             seen = largest(long_run(systems, path)).cpu()
             known = path.reached[:, -1].cpu() | path.grew.cpu() | (stretch == 1)  # else the steps ran out
             seen = torch.where(seen.isnan(), -torch.inf, seen)
-            if self._patient:
+            if self.patient:
                 seen = torch.where(systems.frozen(path).cpu(), UNSETTLED, seen)
             found[rows] = torch.where(known, torch.minimum(found[rows], seen), found[rows])
             rows = rows[found[rows] > 0]
@@ -256,7 +265,7 @@ class Judge:
         return found
 
     @property
-    def _patient(self) -> bool:
+    def patient(self) -> bool:
         """Whether transients may be long, and a longer run costs little."""
         return self.claim.parsed.kind != "rate" and not self.claim.step and self.claim.attention == "softmax"
 
@@ -379,9 +388,10 @@ def _visited(pool: Pool, judge: Judge, tally: Tally, g: Generator, sharpen: bool
     score, when = judge.score(genome, raw)
     tally.add(genome, raw, score)
     order = score.argsort(descending=True)
-    for at in order[:SUSPECTS].tolist():
-        if score[at] > least(claim) or (score[at] >= -1e-13 and _strict(claim)):
-            yield Suspect(genome, raw[at], score[at].item(), when[at].item())
+    doubtful = (score > least(claim)) | (_strict(claim) & (score >= -1e-13))
+    rows = order[doubtful[order]].tolist()
+    suspects = (Suspect(genome, raw[at], score[at].item(), when[at].item()) for at in rows)
+    yield from islice((suspect for suspect in suspects if suspect.key not in tally.refused), SUSPECTS)
     if pool.symmetric:
         order = _promising(judge, genome, raw).argsort(descending=True)
     pool.elite = raw[order[:ELITE]]

@@ -24,9 +24,10 @@ class Fact:
 
     still: they never move. scaled: X(t) = s(t)X(0), s like e^{rate·t}. lower: |x_i| ≥ c·e^{rate·t}, c > 0,
     for each of them (`some`: for one of them). upper: |x_i| ≤ C·e^{rate·t}, times a power of t if `slow`.
-    `vanishing`: they tend to 0. `escaping`: the largest norm is unbounded. `restless`: X does not tend to 0,
-    and nothing else. levels: ℓ·x_i is constant and `levels` holds it over |ℓ|. orbit: x_i = g_i y(t) with
-    matrices `maps`, y like `lower`. `generic`: so it is from a set of starts that is not of measure zero.
+    `vanishing`: they tend to 0. `escaping`: the largest norm is unbounded. `restless`: from almost every
+    start near this one X does not tend to 0, and nothing else. levels: ℓ·x_i is constant and `levels` holds
+    it over |ℓ|. orbit: x_i = g_i y(t) with matrices `maps`, y like `lower`. `generic`: so it is from a set of
+    starts that is not of measure zero.
     Rates are per unit time, or per layer.
     """
 
@@ -397,8 +398,10 @@ def _says(conclusion: Conclusion, law: Law, digits: int) -> str:
     name = conclusion.left.text
     if law.value is not None:
         return f"{name} = {shown(law.value, digits)} for ever"
-    if law.escaping or law.restless:
-        return f"{name} {'is unbounded' if law.escaping else 'does not tend to 0'}, for some indices"
+    if law.escaping:
+        return f"{name} is unbounded, for some indices"
+    if law.restless:
+        return f"from almost every start near this one {name} does not tend to 0, for some indices"
     if law.vanishing:
         return f"{name} tends to 0"
     parts = []

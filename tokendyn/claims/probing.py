@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
+from theory.errors import InputError
 from tokendyn.claims.certify import Certificate, certify
 from tokendyn.claims.check import check
 from tokendyn.claims.claim import Claim
-from tokendyn.claims.confirm import confirmed
+from tokendyn.claims.confirm import confirmed, confirmed_exactly
 from tokendyn.claims.genome import Genome
 from tokendyn.claims.hunt import Judge, Suspect, Tally, fresh, hunt, sizes
 from tokendyn.claims.language import LanguageError, as_input_error, assignments
 from tokendyn.claims.plain import plain
 from tokendyn.claims.record import GRADES, Counterexample, from_certificate
 from tokendyn.claims.shrink import fractions, shrunk
-from tokendyn.claims.system import ExactSystem, hypotheses
 from tokendyn.claims.violation import along, times_for
 
 REFUTED, NOT_REFUTED, VACUOUS = "REFUTED", "NOT REFUTED", "VACUOUS"
@@ -78,8 +78,14 @@ def probe(
 
     REFUTED carries the best counterexample found, with its grade; NOT REFUTED what was tried, which proves
     nothing; VACUOUS that no system was found that satisfies the hypotheses: the claim may say nothing.
-    Raises InputError for a claim that cannot be evaluated.
+    Raises InputError for a claim that cannot be evaluated, a time that is not finite, a seed outside
+    0 … 2⁶³ − 1, and a device that this machine lacks.
     """
+    if not 0 < seconds < math.inf:
+        raise InputError("time", got=str(seconds), expected="seconds > 0, finite", fix="e.g. 60")
+    if not 0 <= seed < 2**63:
+        raise InputError("seed", got=str(seed), expected="0 … 2⁶³ − 1", fix="e.g. 1")
+    _require_device(device)
     try:
         return _probe(claim, seconds, seed, device, progress)
     except LanguageError as error:
@@ -101,6 +107,8 @@ def _probe(claim: Claim, seconds: float, seed: int, device: str, progress: Calla
         if real:
             progress("found one: making it small, and proving it")
         found = prover.settled(suspect) if real else prover.proved(suspect)
+        if not found:
+            tally.refused.add(suspect.key)
         if found and (best is None or GRADES.index(found.grade) < GRADES.index(best.grade)):
             best = found
         if best and (best.grade != "float" or time.monotonic() > began + PATIENCE * seconds):
@@ -111,6 +119,17 @@ def _probe(claim: Claim, seconds: float, seed: int, device: str, progress: Calla
     tested = tally.tried and (claim.parsed.asymptotic or tally.worst > -torch.inf)
     verdict = REFUTED if best else NOT_REFUTED if tested else VACUOUS
     return Report(claim, verdict, best, tally, time.monotonic() - began, seed)
+
+
+def _require_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        fix = "use cpu, or cuda where there is a GPU and a torch built for it"
+        raise InputError(
+            "device", got=f"{device} ({reason})", expected="a device of Torch", fix=fix
+        ) from error
 
 
 def _warm_up(judge: Judge) -> None:
@@ -149,13 +168,8 @@ class _Prover:
                 return found
         if not self.judge.claim.parsed.asymptotic and small.time == 0:
             return None  # exact evaluation, or enclosed short trajectories, do not bear out what floats saw
-        exact = self.judge.suspect(small.genome, fractions(small.raw))
-        if (
-            not confirmed(self.judge, exact)
-            or hypotheses(ExactSystem(exact.genome, fractions(exact.raw))).fails
-        ):
-            return None
-        return self._in_floats(exact)
+        exact = confirmed_exactly(self.judge, small.genome, fractions(small.raw))
+        return self._in_floats(exact) if exact else None
 
     def _when(self, suspect: Suspect) -> Fraction:
         """The time of its violation, as a short number."""

@@ -206,9 +206,7 @@ def replay(found: Counterexample, digits: int = 50) -> Replay:
         raise _error(
             str(error), "a system that its claim can speak of", "give the file as it was written"
         ) from error
-    proof = certify(
-        found.claim, genome, found.raw, found.time, elsewhere=False, thorough=_thorough(found), digits=digits
-    )  # fmt: skip
+    proof = _proved_again(found, genome, digits)
     again = "float" if proof is None else proof.grade
     if GRADES.index(again) > GRADES.index(found.grade) or (proof is None and not _seen_again(found, genome)):
         raise _error(
@@ -222,6 +220,16 @@ def replay(found: Counterexample, digits: int = 50) -> Replay:
         return Replay(allowed, proof, (f"{proof.violation} ({proof.grade}: {proof.reason})",))
     with ctx.workprec(bits_for(digits)):
         return Replay(allowed, None, _lines(system, found.time, digits))
+
+
+def _proved_again(found: Counterexample, genome: Genome, digits: int) -> Certificate | None:
+    """A proof about this very row: that of an equilibrium may be about another."""
+    thorough = _thorough(found)
+    proof = certify(
+        found.claim, genome, found.raw, found.time,
+        elsewhere=False, thorough=thorough, patient=True, digits=digits,
+    )  # fmt: skip
+    return proof if proof is not None and proof.raw == found.raw else None
 
 
 def _seen_again(found: Counterexample, genome: Genome) -> bool:

@@ -1,7 +1,7 @@
 """How far a system is from its claim's hypotheses, and how far from its conclusion: numbers for a search."""
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from tokendyn.claims.claim import Claim
 from tokendyn.claims.dynamics import Path, Systems
@@ -12,14 +12,19 @@ STRICT = 1e-7
 """Relative margin by which a condition holds, or a conclusion fails, before floats are believed."""
 FLOOR = 1e-9
 """Relative size below which a quantity counts as having come to its limit."""
+BLUR = 1e-13
+"""A change of states, relative to their largest entry, that shows what becomes of errors and rounding."""
 
 
 def _gap(left: Tensor, right: Tensor, relation: str) -> Tensor:
     """≥ 0 where the relation holds; relative to the larger side, absolute for sides below 1e-3."""
-    size = torch.maximum(left.abs(), right.abs()).detach().clamp(min=1e-3)
-    gap = (left - right) / size
+    gap = (left - right) / _size(left, right)
     signed = {">": gap, ">=": gap, "<": -gap, "<=": -gap, "==": -gap.abs()}[relation]
     return torch.where(signed.isnan(), -torch.inf, signed)
+
+
+def _size(left: Tensor, right: Tensor) -> Tensor:
+    return torch.maximum(left.abs(), right.abs()).detach().clamp(min=1e-3)
 
 
 def _worst(comparison: Comparison, evaluate: Evaluation) -> Tensor | float:
@@ -58,6 +63,16 @@ def quantities(systems: Systems, evaluate: Evaluation) -> tuple[Tensor, Tensor |
     return left, None if right is None else torch.stack([evaluate(right, at).data for at in items], 1)
 
 
+def _blurred(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor]:
+    """States (B, n, d) moved by a BLUR, either way."""
+    pattern = torch.randn(x.shape[1:], generator=Generator().manual_seed(0), dtype=torch.float64).to(x.device)
+    error = BLUR * x.abs().amax((1, 2), keepdim=True) * pattern
+    more, less = (x + error, x - error)
+    if not systems.claim.sphere:
+        return more, less
+    return more / more.norm(dim=-1, keepdim=True), less / less.norm(dim=-1, keepdim=True)
+
+
 def _repeated(systems: Systems, times: int) -> Systems:
     return Systems(systems.genome, systems.raw.repeat_interleave(times, 0))
 
@@ -86,15 +101,35 @@ def along(systems: Systems, path: Path) -> tuple[Tensor, Tensor | None]:
 
 
 def instant(systems: Systems, x: Tensor | None = None, t: float | Tensor = 0.0) -> Tensor:
-    """Violation (B, items) of "compare" and "trend" at states x (by default the start): > 0 where so."""
-    conclusion = systems.claim.parsed
+    """Violation (B, items) of "compare" and "trend" at states x (by default the start): > 0 where so.
+
+    What floats cannot tell from rounding is no violation.
+    """
     x = systems.x0 if x is None else x
+    found = _violation(systems, x, t)
+    rows = (found.detach() > 0).any(1).nonzero()[:, 0]
+    if not len(rows):
+        return found
+    error = torch.zeros_like(found)
+    with torch.no_grad():
+        some, there = Systems(systems.genome, systems.raw[rows]), x[rows]
+        now = t[rows] if isinstance(t, Tensor) else t
+        changes = [_violation(some, moved, now) - found[rows] for moved in _blurred(some, there)]
+        error[rows] = 4 * torch.stack(changes).abs().amax(0).nan_to_num(torch.inf, torch.inf)
+        if systems.claim.parsed.kind == "trend":
+            error[rows] = torch.maximum(error[rows], found[rows] - _violation(some, there, now, stride=1e-4))
+    return torch.where(found > 0, (found - error).clamp(min=0), found)
+
+
+def _violation(systems: Systems, x: Tensor, t: float | Tensor, stride: float = 1e-5) -> Tensor:
+    """The same as floats show it."""
+    conclusion = systems.claim.parsed
     if conclusion.kind == "compare":
         left, right = quantities(systems, systems.at(x, t))
         assert right is not None
         gap = _gap(left, right, conclusion.relation)
         return torch.where(gap.isfinite(), -gap, -torch.inf)  # what has no value violates nothing
-    slope, size = _slope(systems, x, t)
+    slope, size = _slope(systems, x, t, stride)
     slope = slope / size
     match conclusion.relation:
         case "nondecreasing" | "increasing":
@@ -104,16 +139,19 @@ def instant(systems: Systems, x: Tensor | None = None, t: float | Tensor = 0.0) 
     return slope.abs() - STRICT
 
 
-def _slope(systems: Systems, x: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
-    """d/dt of the quantity (B, items), or its change over a layer, and the size it is measured by."""
+def _slope(systems: Systems, x: Tensor, t: float | Tensor, stride: float) -> tuple[Tensor, Tensor]:
+    """d/dt of the quantity (B, items) at t, or its change from layer t to t + 1, and its measure of size.
+
+    `stride`: by how much states differ, relative to their size, whose difference tells d/dt.
+    """
     velocity = systems.velocity(x)
     if systems.h is not None:
         now, _ = quantities(systems, systems.at(x, t))
-        then, _ = quantities(systems, systems.at(x + systems.h[:, None, None] * velocity, t))
-        return then - now, torch.maximum(now.abs(), then.abs()).detach().clamp(min=1e-3)
+        then, _ = quantities(systems, systems.at(x + systems.h[:, None, None] * velocity, t + 1))
+        return then - now, _size(now, then)
     speed = velocity.detach().abs().amax((1, 2)).clamp(min=1e-12)
     size = x.detach().abs().amax((1, 2)).clamp(min=1e-6)
-    step = (1e-5 * size / torch.maximum(speed, size))[:, None]
+    step = (stride * size / torch.maximum(speed, size))[:, None]
     sides = []
     for sign in (1, -1):
         moved = x + sign * step[..., None] * velocity
@@ -121,10 +159,7 @@ def _slope(systems: Systems, x: Tensor, t: float | Tensor) -> tuple[Tensor, Tens
             moved = moved / moved.norm(dim=-1, keepdim=True)
         sides.append(quantities(systems, systems.at(moved, t + sign * step[:, 0]))[0])
     slope = (sides[0] - sides[1]) / (2 * step)
-    scale = torch.maximum(sides[0].abs(), sides[1].abs()).detach().clamp(min=1e-3) * (speed / size)[
-        :, None
-    ].clamp(min=1e-3)
-    return slope, scale
+    return slope, _size(*sides) * (speed / size)[:, None].clamp(min=1e-3)
 
 
 # Conclusions about the long run
@@ -141,20 +176,33 @@ def times_for(claim: Claim, horizon: float) -> Tensor:
 def long_run(systems: Systems, path: Path) -> Tensor:
     """Violation (B, items) of an asymptotic conclusion as paths show it; −inf where they show nothing."""
     sides = along(systems, path)
-    course = _Course(path, "t" in systems.claim.parsed.names(), *sides)
+    course = _Course(path, "t" in systems.claim.parsed.names(), _unsure(systems, path), *sides)
     found = LONG_RUN[systems.claim.parsed.kind](course, systems.claim.parsed.relation)
     return torch.where(course.usable & ~found.isnan(), found, -torch.inf)
+
+
+@torch.no_grad()
+def _unsure(systems: Systems, path: Path) -> Tensor:
+    """What a BLUR of the last state reached makes of the left side, or of the difference of both."""
+    rows, last = torch.arange(len(path.times), device=path.times.device), path.last
+    sides = [
+        quantities(systems, systems.at(x, path.times[rows, last]))
+        for x in _blurred(systems, path.states[rows, last])
+    ]
+    one, other = (left if right is None else left - right for left, right in sides)
+    return (one - other).abs().nan_to_num(torch.inf)
 
 
 class _Course:
     """Both sides (B, samples, items) along paths, with their last decade of time.
 
-    `timed`: the sides name t, and so may be small or large where tokens are not.
+    `timed`: the sides name t, and so may be small or large where tokens are not. `blur` (B, items): what
+    becomes of an error of BLUR at the end.
     """
 
-    def __init__(self, path: Path, timed: bool, left: Tensor, right: Tensor | None) -> None:
-        self.path, self.timed, self.left, self.right = path, timed, left, right
-        self.last = path.reached.double().cumsum(1).argmax(1)
+    def __init__(self, path: Path, timed: bool, blur: Tensor, left: Tensor, right: Tensor | None) -> None:
+        self.path, self.timed, self.blur, self.left, self.right = path, timed, blur, left, right
+        self.last = path.last
         self.end = self.of_row(path.times, self.last)
         norms = path.states.nan_to_num(0).abs().amax((2, 3))
         seen_growing = path.grew & (self.of_row(norms, self.last) > 1e6 * norms[:, 0])
@@ -162,7 +210,6 @@ class _Course:
         self.early = self.index(0.1)
         ratio = self.end / self.of_row(path.times, self.early).clamp(min=1e-300)
         self.decades = ratio.log10().clamp(min=0.3)[:, None]
-        self.size = path.states.nan_to_num(0).abs().amax((1, 2, 3)).clamp(min=1e-300)[:, None]
 
     @staticmethod
     def of_row(values: Tensor, index: Tensor) -> Tensor:
@@ -183,7 +230,7 @@ class _Course:
 
     def slope(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Change of log10|values| per decade of time, over the last one; what it rose from half to half."""
-        floor = self.size.new_tensor(1e-300) if self.timed else FLOOR * self.size
+        floor = (FLOOR / BLUR * self.blur).clamp(min=1e-300)
         early, middle, late = (
             torch.maximum(self.peak(values, index), floor).log10()
             for index in (self.early, self.index(0.1**0.5), self.last)
@@ -200,9 +247,7 @@ def _limit(course: _Course, relation: str) -> Tensor:
     assert course.right is not None
     distance = (course.left - course.right).abs()
     late = course.pick(distance, course.last)
-    floor = FLOOR * distance[:, 0].clamp(min=1e-3)
-    if not course.timed:
-        floor = torch.maximum(floor, 1e-3 * FLOOR * course.size)
+    floor = torch.maximum(FLOOR * distance[:, 0].clamp(min=1e-3), 10 * course.blur)
     slope, rise = course.slope(distance)
     return torch.where(late > floor, _onward(slope + 0.02, rise), -torch.inf)
 
