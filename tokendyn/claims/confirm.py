@@ -16,7 +16,7 @@ from tokendyn.claims.dynamics import Path, Systems, started_at
 from tokendyn.claims.genome import Genome
 from tokendyn.claims.hunt import Judge, Suspect
 from tokendyn.claims.system import ExactSystem, hypotheses
-from tokendyn.claims.violation import FLOOR, STRICT, along, instant, long_run, times_for
+from tokendyn.claims.violation import FLOOR, STRICT, along, blurred, instant, long_run, times_for
 
 HORIZONS = (60.0, 600.0, 20_000.0)
 RATES = (30.0, 60.0, 150.0, 400.0, 1000.0)
@@ -30,6 +30,8 @@ FAR = 0.05
 """How far off to look for more equilibria, relative to the size of tokens."""
 WIDEST = 12.0
 """Differences of scores up to which what they leave does not creep: e^(−12) is far above a zero's error."""
+UNSURE = 1e-8
+"""The error of states that runs end in, relative to their largest entry."""
 MOVES = 1e-4
 """Speed, relative to the tokens' size and the system's pace, above which a state is not standing still."""
 
@@ -78,13 +80,6 @@ def _horizons(judge: Judge) -> tuple[float, ...]:
     return (60.0, 600.0) if judge.claim.step or judge.claim.attention == "hardmax" else HORIZONS
 
 
-def _blurred(x: Tensor) -> tuple[Tensor, Tensor]:
-    """States (…, n, d) with an error of 1e-8 of their largest entry, as runs make it, either way."""
-    noise = torch.randn(x.shape, generator=Generator().manual_seed(0), dtype=torch.float64)
-    error = 1e-8 * noise * x.abs().amax((-2, -1), keepdim=True)
-    return x + error, x - error
-
-
 def _stable(systems: Systems, fine: Path, coarse: Path) -> Tensor:
     """Whether a looser tolerance leaves the quantities (items,), at every sample but the start, to 2 %.
 
@@ -93,8 +88,8 @@ def _stable(systems: Systems, fine: Path, coarse: Path) -> Tensor:
     """
     both = (fine.reached & coarse.reached)[0]
     both[0] = False
-    blurred = (replace(fine, states=states) for states in _blurred(fine.states))
-    sides = [_quantity(systems, path)[both] for path in (fine, coarse, *blurred)]
+    unsure = (replace(fine, states=states) for states in blurred(systems, fine.states, UNSURE))
+    sides = [_quantity(systems, path)[both] for path in (fine, coarse, *unsure)]
     return torch.stack([((side - sides[0]).abs() <= 0.02 * sides[0].abs()).all(0) for side in sides]).all(0)
 
 
@@ -119,7 +114,9 @@ def _again(judge: Judge, suspect: Suspect) -> bool:
         if not all(path.reached[0, -1] for path in paths):
             return False
         runs = [
-            replace(path, states=states) for path in paths for states in (path.states, *_blurred(path.states))
+            replace(path, states=states)
+            for path in paths
+            for states in (path.states, *blurred(systems, path.states, UNSURE))
         ]
         scores = torch.stack([instant(systems, run.states[:, -1], run.times[:, -1])[0] for run in runs])
         sizes = torch.stack([_quantity(systems, run)[1:] for run in runs])

@@ -63,11 +63,11 @@ def quantities(systems: Systems, evaluate: Evaluation) -> tuple[Tensor, Tensor |
     return left, None if right is None else torch.stack([evaluate(right, at).data for at in items], 1)
 
 
-def _blurred(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor]:
-    """States (B, n, d) moved by a BLUR, either way."""
+def blurred(systems: Systems, x: Tensor, size: float = BLUR) -> tuple[Tensor, Tensor]:
+    """States (B, …, n, d) with an error, in units of their largest entry, either way."""
     pattern = torch.randn(x.shape[1:], generator=Generator().manual_seed(0), dtype=torch.float64).to(x.device)
-    error = BLUR * x.abs().amax((1, 2), keepdim=True) * pattern
-    more, less = (x + error, x - error)
+    error = size * x.abs().amax((-2, -1), keepdim=True) * pattern
+    more, less = x + error, x - error
     if not systems.claim.sphere:
         return more, less
     return more / more.norm(dim=-1, keepdim=True), less / less.norm(dim=-1, keepdim=True)
@@ -114,7 +114,7 @@ def instant(systems: Systems, x: Tensor | None = None, t: float | Tensor = 0.0) 
     with torch.no_grad():
         some, there = Systems(systems.genome, systems.raw[rows]), x[rows]
         now = t[rows] if isinstance(t, Tensor) else t
-        changes = [_violation(some, moved, now) - found[rows] for moved in _blurred(some, there)]
+        changes = [_violation(some, moved, now) - found[rows] for moved in blurred(some, there)]
         error[rows] = 4 * torch.stack(changes).abs().amax(0).nan_to_num(torch.inf, torch.inf)
         if systems.claim.parsed.kind == "trend":
             error[rows] = torch.maximum(error[rows], found[rows] - _violation(some, there, now, stride=1e-4))
@@ -187,7 +187,7 @@ def _unsure(systems: Systems, path: Path) -> Tensor:
     rows, last = torch.arange(len(path.times), device=path.times.device), path.last
     sides = [
         quantities(systems, systems.at(x, path.times[rows, last]))
-        for x in _blurred(systems, path.states[rows, last])
+        for x in blurred(systems, path.states[rows, last])
     ]
     one, other = (left if right is None else left - right for left, right in sides)
     return (one - other).abs().nan_to_num(torch.inf)
