@@ -7,12 +7,15 @@ known. It writes benchmarks/results/skewness_product.json. Nothing it finds or d
 
 Every row has its product by construction. A change of basis makes `W_s = I`, so `W = I + aS` and
 `−A = M(I + bT)M`, `M = e^H`, with antisymmetric `S, T` of norm 1, `ab` given, and symmetric H. Two rounds of
-three have weights that commute with a rotation of order n, and one of its orbits to start from; one of these
-has large tokens only, where attention is all but hardmax. Half of the rows are children of the best so far.
+three are near weights that commute with a rotation of order n, and start near one of its orbits; one of these
+has large tokens only, where attention is all but hardmax. Orbits themselves stay bounded below 1 (P2 in
+docs/conjecture.md), so all are disturbed there; from 1 on, half of them. Half of the rows are children of the
+best so far.
 
-Time is counted in units of 1/|max Re λ(V)|. A row has an exponent, the slope of log max|x| in log t over the
-last decade of time: −1/2 where tokens tend to 0 as theory says, 0 where they come to rest, larger where they
-grow; rows above SLOW are followed ten times as long, again and again. The best of the large orbits are those
+Time is counted in units of 1/|max Re λ(V)|. A row has an exponent over each decade of time, the slope of
+log max|x| in log t: −1/2 where tokens tend to 0 as theory says, 0 where they come to rest, larger where they
+grow, 99 where they pass ESCAPED. Rows above SLOW, or with tokens still larger than SMALL, are followed ten
+times as long, again and again; rows whose steps run out are counted. The best of the large orbits are those
 that grow fastest, or shrink slowest, over 4 ≤ t ≤ 8; this rate is −1 for equal tokens.
 """
 
@@ -39,8 +42,12 @@ SLOW = -0.35
 """Exponents above are not yet those of tokens that tend to 0."""
 BESIDE = (0.9, 0.97, 0.99, 0.999, 1.001, 1.01, 1.03, 1.1, 1.3, 2.0)
 """Products to search on either side of the conjectured constant."""
-NEAR = 0.1
-"""Where W_s = I, scores below 0.01 and the distance from 0 at which linear and cubic terms decide."""
+SMALL, NEAR = 1.0, 0.1
+"""Largest tokens, where W_s = I, of rows that shrink and need not be followed; of those that have settled:
+with scores below 0.01 linear and cubic terms decide, and 0 is stable (P5 in docs/conjecture.md)."""
+ESCAPED = 1e6
+RESTS = -0.02
+"""Exponents above, at one of the last two horizons, violate C1."""
 SLOWEST = 0.05
 """Least decay rate of V relative to ‖V‖: where V is hardly stable, long runs say nothing about attention."""
 LONGEST = 1.5
@@ -51,13 +58,17 @@ SIZE = (1.5, 30.0)
 
 @dataclass
 class Count:
-    """Rows tried, rows still above SLOW at each horizon, and the worst at the last one it was followed to."""
+    """Rows tried, rows not settled at each horizon, those whose steps ran out, and the worst.
+
+    The worst at each horizon is the row with the largest exponent over the decade before it.
+    """
 
     tried: int = 0
     slow: list[int] = field(default_factory=lambda: [0] * len(HORIZONS))
+    ran_out: int = 0
     first: int = 0  # rows tried when the first violation was found; 0: none was
-    worst: float = -math.inf
-    where: dict | None = None
+    worst: list[float] = field(default_factory=lambda: [-math.inf] * len(HORIZONS))
+    where: list[dict | None] = field(default_factory=lambda: [None] * len(HORIZONS))
     growth: float = -math.inf
     grows: dict | None = None
 
@@ -66,8 +77,10 @@ class Count:
             self.first = self.tried + other.first
         self.tried += other.tried
         self.slow = [a + b for a, b in zip(self.slow, other.slow, strict=True)]
-        if other.worst > self.worst:
-            self.worst, self.where = other.worst, other.where
+        self.ran_out += other.ran_out
+        for k, worst in enumerate(other.worst):
+            if worst > self.worst[k]:
+                self.worst[k], self.where[k] = worst, other.where[k]
         if other.growth > self.growth:
             self.growth, self.grows = other.growth, other.grows
 
@@ -127,6 +140,13 @@ def symmetric(rows: Tensor, n: int, d: int, g: Generator) -> Tensor:
     return torch.cat([x.flatten(1), *(part.flatten(1) for part in mean), rest], 1)
 
 
+def disturbed(rows: Tensor, some: Tensor, g: Generator) -> Tensor:
+    """The same with noise of all sizes in some rows (B,)."""
+    size = 10 ** (3.5 * torch.rand(len(rows), 1, generator=g).double() - 4)
+    noise = torch.randn(rows.shape, generator=g, dtype=torch.float64) * (rows.abs() + 0.1)
+    return torch.where(some[:, None], rows + size * noise, rows)
+
+
 def system(
     rows: Tensor, n: int, d: int, product: float | None, far: bool
 ) -> tuple[AttentionSystem, Tensor, Tensor]:
@@ -152,20 +172,41 @@ def system(
     return AttentionSystem(score, value), x, products
 
 
-def exponents(tokens: AttentionSystem, x: Tensor, horizon: float) -> tuple[Tensor, Tensor]:
-    """Slope (B,) of log max|x| in log t over the last decade; whether a row escaped. NaN if not reached.
+@dataclass(frozen=True)
+class Measured:
+    """Exponents (horizons, B) of rows over the decade before each horizon; −inf where not followed to it."""
 
-    Tokens that have come as near to 0 as NEAR count as settled: there is a cubic flow that takes its time.
-    """
-    found = _followed(tokens, x, (0.0, horizon / 10, horizon))
-    size = found.states.norm(dim=-1).amax(-1)
-    slope = (size[:, 2] / size[:, 1]).log10()
-    return torch.where(size[:, 2] < NEAR, slope.clamp(max=-0.5), slope), found.outcome == Outcome.ESCAPED
+    exponents: Tensor
+    slow: list[int]  # rows not settled at each horizon
+    ran_out: int  # rows whose steps did
 
 
-def _followed(tokens: AttentionSystem, x: Tensor, times: tuple[float, ...]) -> Solution:
-    options = {"rtol": 1e-6, "atol": 1e-14, "max_steps": 4000, "escape": 1e30, "method": "dormand-prince"}
-    return integrate(tokens, x, times=torch.tensor(times).double(), **options)
+def measured(tokens: AttentionSystem, x: Tensor, at: Tensor) -> Measured:
+    """Follow the rows `at` to the horizons, each as far as it needs to settle."""
+    exponents, slow, ran_out = torch.full((len(HORIZONS), len(x)), -torch.inf).double(), [], 0
+    since, states = 1.0, _followed(_of(tokens, at), x[at], 1.0).states[:, -1]
+    for k, horizon in enumerate(HORIZONS):
+        found = _followed(_of(tokens, at), states, horizon - since)
+        before, after = (part.norm(dim=-1).amax(-1) for part in (states, found.states[:, -1]))
+        slope = torch.where(found.outcome == Outcome.ESCAPED, 99.0, (after / before).log10())
+        slope = torch.where(after < NEAR, slope.clamp(max=-0.5), slope)
+        exponents[k, at] = slope.nan_to_num(-torch.inf)
+        ran_out += int(slope.isnan().sum())
+        follow = (slope < 99) & ((slope > SLOW) | (after > SMALL))
+        at, states, since = at[follow], found.states[follow, -1], horizon
+        slow.append(len(at))
+    return Measured(exponents, slow, ran_out)
+
+
+def _followed(tokens: AttentionSystem, x: Tensor, *times: float) -> Solution:
+    options = {
+        "rtol": 1e-6,
+        "atol": 1e-14,
+        "method": "dormand-prince",
+        "escape": ESCAPED,
+        "max_steps": 40_000,
+    }
+    return integrate(tokens, x, times=torch.tensor((0.0, *times)).double(), **options)
 
 
 def _of(tokens: AttentionSystem, at: Tensor) -> AttentionSystem:
@@ -174,25 +215,8 @@ def _of(tokens: AttentionSystem, at: Tensor) -> AttentionSystem:
 
 def growth(tokens: AttentionSystem, x: Tensor) -> Tensor:
     """Rate (B,) of max|x| over 4 ≤ t ≤ 8."""
-    size = _followed(tokens, x, (0.0, 4.0, 8.0)).states.norm(dim=-1).amax(-1)
+    size = _followed(tokens, x, 4.0, 8.0).states.norm(dim=-1).amax(-1)
     return ((size[:, 2] / size[:, 1]).log() / 4).nan_to_num(-torch.inf)
-
-
-def measured(tokens: AttentionSystem, x: Tensor, at: Tensor, count: int) -> tuple[Tensor, Tensor, list[int]]:
-    """Exponents at the first horizon and at the last each row was followed to; rows slow at each horizon."""
-    early, last = (torch.full((count,), -torch.inf).double() for _ in range(2))
-    slow = []
-    for horizon in HORIZONS:
-        exponent, escaped = exponents(_of(tokens, at), x[at], horizon)
-        exponent = torch.where(escaped, 99.0, exponent)
-        exponent = torch.where(exponent.isnan(), last[at], exponent)  # the steps ran out: as before
-        if horizon == HORIZONS[0]:
-            early[at] = exponent
-            last[at] = exponent
-        last[at] = torch.minimum(last[at], exponent)
-        at = at[last[at] > SLOW]
-        slow.append(len(at))
-    return early, last, slow + [0] * (len(HORIZONS) - len(slow))
 
 
 def search(systems: int, seed: int, product: float | None) -> Count:
@@ -209,7 +233,8 @@ def search(systems: int, seed: int, product: float | None) -> Count:
             if key in elites:
                 rows = torch.cat((rows, mutated(elites[key], BATCH - len(rows), n, d, g)))
             if alike:
-                rows = symmetric(rows, n, d, g)
+                some = torch.rand(len(rows), generator=g) < (1.0 if product is None or product < 1 else 0.5)
+                rows = disturbed(symmetric(rows, n, d, g), some, g)
             one, elites[key] = _round(rows, n, d, product, far)
             count.add(one)
         turn += 1
@@ -220,17 +245,19 @@ def _round(rows: Tensor, n: int, d: int, product: float | None, far: bool) -> tu
     """What came of rows, and the best of them."""
     tokens, x, products = system(rows, n, d, product, far)
     at = (tokens.value.isfinite().flatten(1).all(1) & x.isfinite().flatten(1).all(1)).nonzero()[:, 0]
-    early, last, slow = measured(tokens, x, at, len(rows))
+    found = measured(tokens, x, at)
 
     def row(k: int) -> dict:
         weights = {"W": tokens.score[k].tolist(), "V": tokens.value[k].tolist(), "tokens": x[k].tolist()}
         return {"n": n, "d": d, "product": products[k].item(), **weights}
 
-    best = int(last.argmax())
-    one = Count(len(at), slow, int(slow[-1] > 0 and last[best] > -0.02), last[best].item(), row(best))
-    score = early
+    worst = found.exponents.max(1)
+    violations = (found.exponents[-2:] > RESTS).any() or (found.exponents == 99).any()
+    one = Count(len(at), found.slow, found.ran_out, int(violations), worst.values.tolist())
+    one.where = [row(int(k)) for k in worst.indices]
+    score = found.exponents[0]
     if far:
-        score = torch.full_like(early, -torch.inf)
+        score = torch.full_like(score, -torch.inf)
         score[at] = growth(_of(tokens, at), x[at])
         fastest = int(score.argmax())
         one.growth, one.grows = score[fastest].item(), row(fastest)
@@ -258,11 +285,13 @@ def main() -> int:
         for name, job in jobs:
             one = found.setdefault(name, Count())
             one.add(job.result())
+            worst = ", ".join(f"{exponent:.3f}" for exponent in one.worst)
             print(
-                f"{name:8s}{one.tried:12,d} tried, slow {one.slow}, first violation after {one.first:,d},",
-                end="",
+                f"{name:8s}{one.tried:12,d} tried, slow {one.slow}, {one.ran_out} ran out of steps,",
+                f"first violation after {one.first:,d}, largest exponents {worst},",
+                f"fastest growth {one.growth:.4f}",
+                flush=True,
             )
-            print(f" largest exponent {one.worst:.3f}, fastest growth {one.growth:.4f}", flush=True)
             counts = {name: asdict(count) for name, count in found.items()}
             RESULT.write_text(json.dumps({**about, "horizons": HORIZONS, **counts}, indent=1) + "\n")
     return 0

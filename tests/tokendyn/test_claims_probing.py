@@ -324,6 +324,19 @@ def test_layers_that_shrink_slowly_are_not_confirmed(step, real):
     assert confirmed(judge, suspect) == real
 
 
+@pytest.mark.parametrize(("value", "relation"), [("", "<= 10"), ("", "== 1"), ("-", ">= -1"), ("-", "== -5")])
+def test_exponentials_are_no_powers(value, relation):
+    """Their power is ±∞, which no slope in log t comes to."""
+    entries = {
+        "tokens": [1, 2],
+        "dimension": 1,
+        "where": ["norm(x[i]) > 0"],
+        "define": {"V": f"{value}eye(d)"},
+    }
+    report = probe(make_claim({"conclude": f"power of norm(x[i]) {relation}", **entries}), seconds=PLENTY)
+    assert (report.verdict, report.found.grade) == (REFUTED, "exact")
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [("5", NOT_REFUTED), ("19/10", REFUTED)])
 def test_trends_of_layers_that_name_the_layer(factor, verdict):
     """Norms are halved at most: x = (1, 0)."""

@@ -230,7 +230,7 @@ class Claim:
                 hint = (
                     f"did you mean {close[0]}?"
                     if close
-                    else "declare it under matrices, scalars, vectors or define"
+                    else "declare it; but tokens are x[i], and eye(d) is the identity"
                 )
                 raise InputError(where, got=name, expected="a declared name", fix=hint)
 
@@ -440,11 +440,12 @@ def make_claim(given: Mapping[str, Any]) -> Claim:
             fix = f"did you mean {close[0]!r}?" if close else "use one of these: " + ", ".join(sorted(known))
             raise InputError("claim", got=f"the entry {key!r}", expected="an entry of a claim", fix=fix)
     if not isinstance(given.get("conclude"), str):
+        tables = [name for name, table in given.items() if isinstance(table, Mapping) and "conclude" in table]
         raise InputError(
             "conclude",
-            got=repr(given.get("conclude")),
+            got=f"an entry of {tables[0]}" if tables else repr(given.get("conclude")),
             expected="what the claim says",
-            fix='e.g. conclude = "X tends to 0"',
+            fix='write it before the first [table], e.g. conclude = "X tends to 0"',
         )
     entries: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return Claim(**entries)
@@ -464,9 +465,8 @@ def read_claim(path: str | Path) -> Claim:
             fix="check the path; `tokendyn claims` lists the library",
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(
-            "claim", got=f"{path}: {error}", expected="TOML or YAML", fix="see docs/claims.md"
-        ) from error
+        fix = "see docs/claims.md; texts need quotes, and `tokendyn replay` reads counterexamples"
+        raise InputError("claim", got=f"{path}: {error}", expected="TOML or YAML", fix=fix) from error
     if not isinstance(given, Mapping):
         raise InputError(
             "claim",

@@ -140,6 +140,8 @@ def probe(
     if report.found and out:
         write(out, report.found)
         console.print(f"written: {out} (tokendyn replay {out})", highlight=False)
+    elif out and Path(out).exists():
+        console.print(f"{out} is from before: there is no counterexample to write", highlight=False)
     if json_path:
         write_json(json_path, report.describe())
     ctx.exit({REFUTED: 1, VACUOUS: 3}.get(report.verdict, 0))

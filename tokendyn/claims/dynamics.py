@@ -300,7 +300,8 @@ class Systems:
         paced = replace(self.system, value=self.system.value / pace[..., None, None])
         with torch.no_grad():
             options = {"rtol": rtol, "max_steps": max_steps, "escape": ESCAPE, "method": "dormand-prince"}
-            options["atol"] = 1e-250 if self.claim.parsed.kind == "rate" else 1e-14  # rates go on for ever
+            endless = self.claim.parsed.kind in ("rate", "power")
+            options["atol"] = 1e-250 if endless else 1e-14
             found = integrate(paced, x0, times=times, **options)
         reached = found.states[..., 0, 0].isfinite()
         return Path(times / self.pace[:, None], found.states, reached, found.outcome == Outcome.ESCAPED)

@@ -24,8 +24,8 @@ SLOWEST = 0.01
 UNSETTLED = -1.0
 """The score of rows with parts too slow for any run."""
 NEWTON_STEPS = 6
-SUSPECTS = 3
-"""Of a batch, at most."""
+SUSPECTS, WORST = 3, 2
+"""Of a batch, at most; those with the largest scores, before any others: these may all be of one kind."""
 SOON, STRONG = 2.0, 4.0
 """The horizon, and the least size of scores, for elites of symmetric rows."""
 NEARLY = -0.06
@@ -389,8 +389,9 @@ def _visited(pool: Pool, judge: Judge, tally: Tally, g: Generator, sharpen: bool
     tally.add(genome, raw, score)
     order = score.argsort(descending=True)
     doubtful = (score > least(claim)) | (_strict(claim) & (score >= -1e-13))
-    rows = order[doubtful[order]].tolist()
-    suspects = (Suspect(genome, raw[at], score[at].item(), when[at].item()) for at in rows)
+    rows = order[doubtful[order]]
+    rows[WORST:] = rows[WORST:][torch.randperm(len(rows[WORST:]), generator=g)]
+    suspects = (Suspect(genome, raw[at], score[at].item(), when[at].item()) for at in rows.tolist())
     yield from islice((suspect for suspect in suspects if suspect.key not in tally.refused), SUSPECTS)
     if pool.symmetric:
         order = _promising(judge, genome, raw).argsort(descending=True)

@@ -390,14 +390,14 @@ class Evaluation:
             if len(numbers) != wanted:
                 raise LanguageError(
                     ast.unparse(inner),
-                    f"{wanted} index",
+                    "one index" if wanted == 1 else "two indices",
                     "x[i] is a token, x[i][1] its first coordinate, s[i, j] a score",
                 )
             if any(not 1 <= number <= self.n for number in numbers):
                 raise LanguageError(
                     f"{inner.id}[{ast.unparse(index)}]",
                     f"tokens 1 … {self.n}",
-                    "ask for more tokens (tokens = …)",
+                    "tokens count from 1; for more at every size write e.g. tokens = [3, 5]",
                 )
             return self.tokens(inner.id, numbers)
         value = self._value(inner, at)

@@ -7,6 +7,7 @@ makes likely is checked afterwards, by the recipe's conditions.
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 from unicodedata import normalize
 
@@ -106,11 +107,13 @@ def _words(name: str, text: Any) -> tuple[set[str], dict[str, Any]]:
     for word in filter(None, map(str.strip, text.split(","))):
         shape, given = _shape(word)
         if not shape and word.lower() not in WORDS:
+            close = get_close_matches(word.lower(), WORDS, 1)
+            fix = "commas stand between properties; formulas go into `define`, conditions into `where`"
             raise InputError(
                 f"matrices.{name}",
                 got=repr(word),
                 expected=", ".join((*WORDS, *SHAPES)),
-                fix="write properties with commas between them; anything else goes into `define` or `where`",
+                fix=f"did you mean {close[0]!r}?" if close else fix,
             )
         if shapes.get(shape, given) != given or (shape == "rank R" and not 1 <= given <= 8):
             raise InputError(

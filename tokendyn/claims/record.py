@@ -117,7 +117,9 @@ def read(path: str | Path) -> Counterexample:
     except OSError as error:
         raise _error(f"{path}: {error.strerror}", "a counterexample's file", "check the path") from error
     except ValueError as error:
-        raise _error(f"{path}: {error}", "JSON written by `tokendyn probe`", "give that file") from error
+        raise _error(
+            f"{path}: {error}", "JSON written by `tokendyn probe --out`", "give that file"
+        ) from error
     return from_json(data)
 
 

@@ -276,7 +276,8 @@ def _speed(course: _Course, relation: str, clock: Tensor, folds: float, wary: bo
     """Of lim log(left)/clock: fitted over the later half of the part that runs resolve, or −inf.
 
     A measured or claimed change of less than e^folds there tells nothing about a limit, nor does a slope that
-    still drifts; if `wary`, unless the miss is more than the drift to come and oscillations may make up.
+    still drifts, unless it goes to ±∞; if `wary`, unless the miss is more than the drift to come and
+    oscillations may make up.
     """
     assert course.right is not None
     left = course.left.abs()
@@ -297,8 +298,13 @@ def _speed(course: _Course, relation: str, clock: Tensor, folds: float, wary: bo
     size, drift = torch.maximum(bound.abs(), late.abs()), (late - early).abs()
     open_still = wary * (3 * drift + 4 * width / span)
     gap = (miss - open_still) / size.clamp(min=1e-2) - 0.05
-    told = ((drift < 0.05 * size) | (wary & (gap > 0))) & (size * span > folds) & known[:, None]
-    return torch.where(told, gap, -torch.inf)
+    told = (drift < 0.05 * size) | (wary & (gap > 0)) | (not wary and _exponential(early, late))
+    return torch.where(told & (size * span > folds) & known[:, None], gap, -torch.inf)
+
+
+def _exponential(early: Tensor, late: Tensor) -> Tensor:
+    """Whether slopes in log t are those of e^{±t}: large, and in proportion to t. The power is then ±∞."""
+    return (late.abs() > 12) & (late / early > 1.5)
 
 
 def _line(clock: Tensor, values: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
