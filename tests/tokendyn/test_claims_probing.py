@@ -360,6 +360,18 @@ def test_weights_that_only_rounding_leaves_refute_nothing():
     assert confirmed_exactly(Judge(grows), genome, [Fraction(1)] * genome.size) is not None
 
 
+def test_weights_that_are_not_defined_refute_nothing():
+    """A matrix of rank 1 has no inverse, but for what rounding leaves of it."""
+    define = {"V": "inv(outer(ell, ell)) @ outer(ell, ell)"}
+    claim = make_claim(
+        {"conclude": "X tends to 0", "dimension": 2, "vectors": {"ell": "any"}, "define": define}
+    )
+    judge, genome = Judge(claim), Genome(claim, 1, 2)
+    for tenths in range(1, 30):
+        raw = [Fraction(tenths + k, 10) for k in range(genome.size)]
+        assert confirmed_exactly(judge, genome, raw) is None
+
+
 @pytest.mark.parametrize(("sign", "score", "real"), [("", 49, False), ("-", 1, True)])
 def test_turning_as_a_whole_is_no_sign_of_life(sign, score, real):
     """Under V = I and a turn tokens close in, too slowly to see; under V = −I they do go to opposite ends."""

@@ -71,7 +71,7 @@ def confirmed_exactly(judge: Judge, genome: Genome, raw: Sequence[Fraction]) -> 
         entries = [[[float(arb(entry).mid()) for entry in row] for row in matrix] for matrix in right]
         wanted = torch.tensor(entries, dtype=torch.float64)
         error = (matrices.view(wanted.shape) - wanted).norm(dim=(1, 2))
-        if (error > 1e-9 * wanted.norm(dim=(1, 2))).any():
+        if not (error <= 1e-9 * wanted.norm(dim=(1, 2))).all():  # NaN: a weight that is not defined
             return None
     return suspect
 
