@@ -187,9 +187,10 @@ def _at_equilibrium(
             continue
         reason = "an equilibrium is enclosed beside this start (Krawczyk's test)"
         still = Fact("still", everyone(system), Grade.INTERVAL, reason)
-        decided = _by_facts(pinned, iter([still]), effort.digits)
-        for row in (_near(genome, raw, found, grid) for grid in (GRIDS if decided else ())):
-            if decided and hypotheses(ExactSystem(genome, row)).holds:
+        if (decided := _by_facts(pinned, iter([still]), effort.digits)) is None:
+            continue
+        for row in (_near(genome, raw, found, grid) for grid in GRIDS):
+            if hypotheses(ExactSystem(genome, row)).holds:
                 return Certificate("equilibrium", "interval", reason, decided[3], genome.n, genome.d, row)
     return None
 

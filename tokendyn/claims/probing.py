@@ -209,7 +209,7 @@ class _Prover:
         with torch.no_grad():
             path = systems.path(times_for(self.judge.claim, HORIZON))
             left, right = along(systems, path)
-        last = int(path.reached[0].long().sum()) - 1
+        last = int(path.last[0])
         item = int((left if right is None else (left - right).abs())[0, last].argmax())
         at = list(assignments(systems.claim.parsed.free, suspect.genome.n))[item]
         sides = [f"{left[0, k, item]:.6g} at t = {path.times[0, k]:.4g}" for k in (0, last)]

@@ -15,7 +15,7 @@ from theory.errors import InputError
 from theory.verdict import Verdict
 from tokendyn.claims.certify import Certificate, certify
 from tokendyn.claims.claim import Claim, make_claim
-from tokendyn.claims.confirm import confirmed
+from tokendyn.claims.confirm import confirmed_exactly
 from tokendyn.claims.exact import rational
 from tokendyn.claims.flow import bits_for, integrated
 from tokendyn.claims.genome import Genome
@@ -236,7 +236,7 @@ def _proved_again(found: Counterexample, genome: Genome, digits: int) -> Certifi
 
 def _seen_again(found: Counterexample, genome: Genome) -> bool:
     """Whether the search's own check, in floats, confirms the violation."""
-    return confirmed(judge := Judge(found.claim), judge.suspect(genome, found.raw))
+    return confirmed_exactly(Judge(found.claim), genome, found.raw) is not None
 
 
 def _thorough(found: Counterexample) -> bool:
