@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
@@ -67,6 +68,8 @@ def _styled(status: str) -> Text:
 class Commands(click.Group):
     """Turns typed errors into one message on stderr and exit code 2; 3 if something could not be fetched.
 
+    A defect of ours keeps its traceback and exits with 70 (EX_SOFTWARE), an interrupt with 130: 1 would say
+    that something fails.
     Packages on top of this one add commands by an entry point in the group "tokendyn.commands".
     """
 
@@ -88,6 +91,14 @@ class Commands(click.Group):
         except (InputError, NumericsInputError, FetchError) as error:
             click.echo(f"tokendyn: {error}", err=True)
             ctx.exit(2)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("tokendyn: interrupted", err=True)
+            ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except Exception:
+            traceback.print_exc()
+            ctx.exit(70)
 
 
 @click.group(cls=Commands, epilog=CODES_HELP, context_settings={"help_option_names": ["-h", "--help"]})

@@ -248,6 +248,17 @@ def test_bad_usage_is_exit_code_2_with_a_message(arguments, message):
     assert message in result.output
 
 
+@pytest.mark.parametrize(("raised", "code"), [(RuntimeError("odd"), 70), (KeyboardInterrupt(), 130)])
+def test_a_defect_or_an_interrupt_is_not_taken_for_a_statement_that_fails(monkeypatch, raised, code):
+    def broken():
+        raise raised
+
+    monkeypatch.setattr("tokendyn.cli.statements", broken)
+    result = run("theorems")
+    assert result.exit_code == code
+    assert ("interrupted" if code == 130 else "RuntimeError: odd") in result.stderr
+
+
 def test_nothing_is_written_when_the_input_is_bad(tmp_path):
     target = tmp_path / "report.json"
     assert run("verify", "T99", "--json", target).exit_code == 2
