@@ -228,6 +228,8 @@ def test_files_that_hold_no_claim_are_refused(tmp_path, name, text):
         ({"conclude": "norm(R(1) @ x[i]) <= 1"}, "conclude", "(2 × 2)"),
         ({"conclude": "norm(eye(1/2)) <= 1"}, "conclude", "whole number"),
         ({"conclude": "norm(eye(0)) <= 1"}, "conclude", "eye(d)"),
+        ({"conclude": "norm(x[i], 2) <= 1"}, "conclude", "norm of a vector or a matrix"),
+        ({"conclude": "entropy(x[i]) <= 1"}, "conclude", "declare it under define"),
         ({"conclude": "det(X) <= 1", "dimension": 2}, "conclude", "(3 × 2)"),
         ({"conclude": "quad(X, x[1]) <= 1", "dimension": 2}, "conclude", "(3 × 2)"),
         ({"conclude": "pencil_min(eye(3), V) <= 1", "dimension": 2}, "conclude", "(3 × 3)"),

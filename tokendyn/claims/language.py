@@ -42,7 +42,9 @@ FUNCTIONS: dict[str, tuple[tuple[int, ...], int]] = {
     "fro": ((2,), 0),
     "unit": ((1,), 1),
 }
-"""Name: the ranks of the arguments and of the value. `norm` takes a vector or a matrix (spectral norm)."""
+"""Name: the ranks of the arguments and of the value."""
+OTHERS = {"norm": "a vector or a matrix (its largest singular value)", "eye": "a number", "diag": "numbers"}
+"""Functions of several kinds of arguments, or of several arguments: what they take."""
 SQUARE = {
     "trace",
     "det",
@@ -182,7 +184,7 @@ def _python(text: str) -> ast.expr:
         raise LanguageError(
             where,
             "an expression in Python's notation",
-            "write lam: Python takes lambda" if lam else "see docs/claims.md, 'Expressions'",
+            "write lam: Python takes lambda" if lam else "see docs/claims.md, 'Expressions', 'Conclusions'",
         ) from error
     if _depth(tree) > DEEPEST:
         raise _too_deep(text)
@@ -444,8 +446,10 @@ class Evaluation:
             return self.algebra.call(name, values)
         if name == "diag" and values and set(ranks) == {0}:
             return self.algebra.call(name, values)
+        if name in OTHERS:
+            raise LanguageError(ast.unparse(node), f"{name} of {OTHERS[name]}", "check the argument")
         if name not in FUNCTIONS:
-            known = ", ".join(sorted({*FUNCTIONS, *REDUCTIONS, "norm", "eye", "diag"}))
+            known = ", ".join(sorted({*FUNCTIONS, *REDUCTIONS, *OTHERS}))
             raise LanguageError(f"{name}(…)", f"one of {known}", "write it out, or declare it under define")
         shapes = [self.algebra.shape(value) for value in values]
         if ranks != FUNCTIONS[name][0]:
