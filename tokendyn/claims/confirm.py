@@ -14,16 +14,28 @@ from torch import Generator, Tensor
 
 from tokendyn.claims.dynamics import Path, Systems, started_at
 from tokendyn.claims.genome import Genome
-from tokendyn.claims.hunt import Judge, Suspect
+from tokendyn.claims.hunt import NEAR, Judge, Suspect
 from tokendyn.claims.system import ExactSystem, hypotheses
-from tokendyn.claims.violation import FLOOR, STRICT, along, blurred, instant, long_run, times_for
+from tokendyn.claims.violation import (
+    FLOOR,
+    GONE,
+    STRICT,
+    along,
+    blurred,
+    instant,
+    long_run,
+    quantities,
+    times_for,
+)
 
 HORIZONS = (60.0, 600.0, 20_000.0)
 RATES = (30.0, 60.0, 150.0, 400.0, 1000.0)
 """Horizons at which rates are measured."""
 NEARBY = 150.0
 """The horizon at which they are for starts near by."""
-NEIGHBOURS = 48
+GROWING = torch.linspace(0, 120, 481, dtype=torch.float64)
+"""Times at which exponential growth is looked at."""
+NEIGHBOURS, FEW = 48, 8
 SAMPLES = 9
 """Of a run up to a violation."""
 FAR = 0.05
@@ -32,6 +44,8 @@ WIDEST = 12.0
 """Differences of scores up to which what they leave does not creep: e^(−12) is far above a zero's error."""
 UNSURE = 1e-8
 """The error of states that runs end in, relative to their largest entry."""
+SHORTER = 0.6
+"""The way of what settles, relative to that over a tenth of the time: like t^(-0.22), or faster."""
 MOVES = 1e-4
 """Speed, relative to the tokens' size and the system's pace, above which a state is not standing still."""
 
@@ -55,7 +69,9 @@ def confirmed(judge: Judge, suspect: Suspect) -> bool:
         resolved = resolved and seen == "resolved"
         if ended:
             break
-    return (resolved and judge.claim.quantifier == "every start") or _shared(judge, suspect)
+    if judge.claim.quantifier == "every start":
+        return resolved or _shared(judge, suspect)
+    return _shared(judge, suspect) and not _parting(judge, suspect)
 
 
 def confirmed_exactly(judge: Judge, genome: Genome, raw: Sequence[Fraction]) -> Suspect | None:
@@ -89,16 +105,16 @@ def _stable(systems: Systems, fine: Path, coarse: Path) -> Tensor:
     both = (fine.reached & coarse.reached)[0]
     both[0] = False
     unsure = (replace(fine, states=states) for states in blurred(systems, fine.states, UNSURE))
-    sides = [_quantity(systems, path)[both] for path in (fine, coarse, *unsure)]
+    sides = [_quantity(systems, path)[0, both] for path in (fine, coarse, *unsure)]
     return torch.stack([((side - sides[0]).abs() <= 0.02 * sides[0].abs()).all(0) for side in sides]).all(0)
 
 
 def _quantity(systems: Systems, path: Path) -> Tensor:
-    """Of the conclusion (samples, items): the distance of both sides where they are to be compared."""
+    """Of the conclusion (B, samples, items): the distance of both sides where they are to be compared."""
     left, right = along(systems, path)
     if right is not None and systems.claim.parsed.kind in ("compare", "limit", "eventually"):
-        return (left - right)[0]
-    return left[0]
+        return left - right
+    return left
 
 
 def _again(judge: Judge, suspect: Suspect) -> bool:
@@ -119,7 +135,7 @@ def _again(judge: Judge, suspect: Suspect) -> bool:
             for states in (path.states, *blurred(systems, path.states, UNSURE))
         ]
         scores = torch.stack([instant(systems, run.states[:, -1], run.times[:, -1])[0] for run in runs])
-        sizes = torch.stack([_quantity(systems, run)[1:] for run in runs])
+        sizes = torch.stack([_quantity(systems, run)[0, 1:] for run in runs])
     least = 1e-4 if judge.claim.parsed.kind == "compare" else 1e-2
     agree = (scores.amax(0) < 1.2 * scores.amin(0)) & (_spread(sizes) <= 0.2 * sizes.abs().amin(0)).all(0)
     return bool(((scores.amin(0) > least) & agree).any())
@@ -169,13 +185,15 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
     if judge.patient and systems.frozen(fine)[0]:
         return "", False
     stable = bool((violated & _stable(systems, fine, coarse)).any()) or _came_to_zero(fine)
+    stable = stable or bool(fine.grew[0] and _freezes(systems).any())
     seen = "resolved" if stable else "seen"
-    if horizon == _horizons(judge)[0] or fine.grew[0]:
+    if horizon < _horizons(judge)[-1] or fine.grew[0]:
         return seen, bool(fine.grew[0])
     if judge.claim.parsed.kind == "limit" and "t" in judge.claim.parsed.names():
         lasts = stable and _moving(systems, fine) and _comes_elsewhere(systems, fine)
     else:
         lasts = _came_to_zero(fine) or _moving(systems, fine) or _stands(judge, suspect, fine.states[0, -1])
+        lasts = lasts or _settles(systems, fine, violated)
     return seen if lasts else "", False
 
 
@@ -227,6 +245,48 @@ def _comes_elsewhere(systems: Systems, path: Path) -> bool:
     before, after = (samples[1] - samples[0]).abs(), (samples[2] - samples[1]).abs()
     settled = (after < 0.5 * before + 1e-6 * samples[2]) & (after < 0.05 * samples[2]) & (samples[2] > FLOOR)
     return bool(settled.any())
+
+
+@torch.no_grad()
+def _freezes(systems: Systems) -> Tensor:
+    """Whether distances (B, items) of a limit stand still, but not at 0, while tokens grow exponentially.
+
+    They cancel beside tokens that outgrow floats, and are looked at before: from 1e4 to 1e6 times the start.
+    """
+    claim = systems.claim
+    if claim.parsed.kind != "limit" or claim.step or _scaled(systems):
+        return torch.zeros(len(systems.raw), 1, dtype=torch.bool)
+    first = systems.path(GROWING, max_steps=20_000, rtol=1e-12)
+    sizes = first.states.nan_to_num(torch.inf).norm(dim=-1).amax(-1)
+    at = [(sizes <= times * sizes[:, :1]).sum(1) - 1 for times in (1e4, 1e5, 1e6)]
+    q = _quantity(systems, first).abs()
+    early, middle, late = (q[torch.arange(len(q)), k] for k in at)
+    apart = (at[0] > 8) & (at[1] - at[0] > 2) & (at[2] - at[1] > 2) & (at[2] < len(GROWING) - 1)
+    still = ((middle - early).abs() < 1e-2 * late) & ((late - middle).abs() < 1e-3 * late)
+    return apart[:, None] & still & (late > 1e-3 * q[:, 0])
+
+
+def _settles(systems: Systems, path: Path, violated: Tensor) -> bool:
+    """Whether every token comes to rest like a power of time, where a violated item (items,) still differs.
+
+    Its way over a decade of time is ever shorter, and no weight of attention is so small that it would move
+    tokens later only. Where they will be is extrapolated.
+    """
+    last = int(path.last[0])
+    x = path.states[0, [last - back for back in (24, 16, 8, 0)]] if last >= 24 else path.states[0, :0]
+    if not len(x) or not _open(systems, x[-1]):
+        return False
+    ways, size = (x[1:] - x[:-1]).norm(dim=-1), x[-1].norm(dim=-1).max()
+    if not (ways[1:] < SHORTER * ways[:-1] + 1e-7 * size).all():
+        return False
+    ratio = (ways[2] / ways[1].clamp(min=1e-300)).clamp(max=SHORTER)[:, None]
+    rest = x[-1] + ratio / (1 - ratio) * (x[-1] - x[-2])
+    time = path.times[0, last]
+    there, now = (
+        left if right is None else left - right
+        for left, right in (quantities(systems, systems.at(state[None], time)) for state in (rest, x[-1]))
+    )
+    return bool((violated & (there / now > 0.5)[0]).any())
 
 
 def _decaying_power(judge: Judge, path: Path) -> bool:
@@ -362,14 +422,41 @@ def _typical(judge: Judge, suspect: Suspect) -> bool:
 
 def _shared(judge: Judge, suspect: Suspect) -> bool:
     """Whether starts near by, of which enough satisfy the hypotheses, violate the conclusion too."""
-    g = Generator().manual_seed(0)
-    place = suspect.genome.parts["x"].place
-    rows = suspect.raw.repeat(NEIGHBOURS, 1)
-    size = suspect.raw[place].abs().max().clamp(min=1e-3)
-    rows[:, place] += 1e-3 * size * torch.randn(rows[:, place].shape, generator=g, dtype=torch.float64)
-    rows = rows[judge.feasible(suspect.genome, rows) >= 0]
+    rows = _neighbours(judge, suspect, NEIGHBOURS)
     if len(rows) < NEIGHBOURS // 4:
         return False
     horizon = NEARBY if judge.claim.parsed.kind == "rate" else 600.0
     score, _ = judge.score(suspect.genome, rows, horizon)
-    return bool((score > 0).double().mean() > 0.9)
+    shown = (score > 0) | _freezes(judge.systems(suspect.genome, rows)).any(1)
+    return bool(shown.double().mean() > 0.9)
+
+
+def _neighbours(judge: Judge, suspect: Suspect, count: int) -> Tensor:
+    """Rows that differ in their start a little; those of them that satisfy the hypotheses."""
+    g = Generator().manual_seed(0)
+    place = suspect.genome.parts["x"].place
+    rows = suspect.raw.repeat(count, 1)
+    size = suspect.raw[place].abs().max().clamp(min=1e-3)
+    rows[:, place] += NEAR * size * torch.randn(rows[:, place].shape, generator=g, dtype=torch.float64)
+    return rows[judge.feasible(suspect.genome, rows) >= 0]
+
+
+@torch.no_grad()
+def _parting(judge: Judge, suspect: Suspect) -> bool:
+    """Whether starts near by part from each other as slowly as they creep, in all that is violated.
+
+    The start is then on a null set that attracts nothing, and others come to do something else in the end.
+    """
+    genome, times = suspect.genome, times_for(judge.claim, _horizons(judge)[-1])
+    alone = judge.systems(genome, suspect.raw[None])
+    path = alone.path(times, max_steps=100_000)
+    over = path.grew[0] or path.states[0, -1].abs().max() < GONE
+    if over or (not _scaled(alone) and _moving(alone, path)):
+        return False
+    violated = long_run(alone, path)[0] > 0
+    many = judge.systems(genome, _neighbours(judge, suspect, FEW))
+    near = many.path(times, max_steps=100_000)
+    values = [_quantity(systems, run) for systems, run in ((alone, path), (many, near))]
+    apart = _spread(values[1]) / values[0][0].abs()
+    before, after = apart[int((times <= times[-1] / 10).sum()) - 1], apart[-1]
+    return not (after <= 1.05 * before + UNSURE)[violated].any()  # NaN: a run that ended

@@ -295,7 +295,7 @@ class Systems:
         """
         x0 = self.x0 if x0 is None else x0
         if self.h is not None or self.claim.attention == "hardmax":
-            return self._stepped(times, x0, 0.02 if rtol < 1e-8 else 0.05)
+            return self._stepped(times, x0, fine=rtol < 1e-8)
         pace = self.pace if self.claim.heads == 1 else self.pace[:, None]
         paced = replace(self.system, value=self.system.value / pace[..., None, None])
         with torch.no_grad():
@@ -307,8 +307,12 @@ class Systems:
         return Path(times / self.pace[:, None], found.states, reached, found.outcome == Outcome.ESCAPED)
 
     @torch.no_grad()
-    def _stepped(self, times: Tensor, x0: Tensor, longest: float) -> Path:
-        """Residual layers, or the hardmax flow in Runge–Kutta steps, of first order where it jumps."""
+    def _stepped(self, times: Tensor, x0: Tensor, fine: bool) -> Path:
+        """Residual layers, or the hardmax flow in Runge–Kutta steps, of first order where it jumps.
+
+        A fine run takes shorter steps between any two samples: chattering across a tie shows the difference.
+        """
+        least, most, longest = (4, 150, LONGEST / 2) if fine else (1, 60, LONGEST)
         states, reached = [x0], [torch.ones(len(x0), dtype=torch.bool, device=x0.device)]
         x, alive = x0, reached[0]
         for before, after in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):
@@ -316,7 +320,7 @@ class Systems:
                 count, size = max(0, round(after) - round(before)), self.h[:, None, None]
             else:
                 gap = after - before
-                count = max(1, min(round(3 / longest), math.ceil(gap / longest)), math.ceil(gap / LONGEST))
+                count = max(least, min(most, math.ceil(gap * most / 3)), math.ceil(gap / longest))
                 size = (gap / count / self.pace)[:, None, None]
             for _ in range(count):
                 x = x + size * (self.velocity(x) if self.h is not None else self._mean_velocity(x, size))

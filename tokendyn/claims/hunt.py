@@ -24,6 +24,8 @@ SLOWEST = 0.01
 UNSETTLED = -1.0
 """The score of rows with parts too slow for any run."""
 NEWTON_STEPS = 6
+NEAR = 1e-3
+"""By how much starts are changed, relative to the largest entry, to see what almost every start does."""
 SUSPECTS, WORST = 3, 2
 """Of a batch, at most; those with the largest scores, before any others: these may all be of one kind."""
 SOON, STRONG = 2.0, 4.0
@@ -103,7 +105,7 @@ def fresh(genome: Genome, count: int, g: Generator) -> Tensor:
 
 
 def equivariant(genome: Genome, raw: Tensor) -> Tensor:
-    """Rows (d = 2) made to have weights that commute with rotations, and a regular polygon to start from."""
+    """Rows (d = 2) made to have weights that commute with rotations, and regular polygons as start and p."""
     found = raw.clone()
     for part in genome.parts.values():
         flat = found[:, part.place]
@@ -114,7 +116,7 @@ def equivariant(genome: Genome, raw: Tensor) -> Tensor:
             flat[:, 1], flat[:, 2] = 0, flat[:, 0]
         elif part.kind in ("diagonal", "signs"):
             flat[:, 1] = flat[:, 0]
-        elif part.name == "x":
+        elif part.name in ("x", "p"):
             flat[:] = (_polygon(genome.n) * flat[:, :2].norm(dim=1)[:, None, None]).flatten(1)
     return found
 
@@ -252,14 +254,15 @@ class Judge:
         rows = torch.arange(len(raw))
         for stretch in (1, 10, 100) if self.patient else (1,):
             systems = self.systems(genome, raw[rows])
-            path = systems.path(self._times(stretch * horizon), max_steps=2000 * min(stretch, 3))
+            longer = min(3.0, max(1.0, stretch * horizon / self.horizon))
+            path = systems.path(self._times(stretch * horizon), max_steps=int(2000 * longer))
             seen = largest(long_run(systems, path)).cpu()
             known = path.reached[:, -1].cpu() | path.grew.cpu() | (stretch == 1)  # else the steps ran out
             seen = torch.where(seen.isnan(), -torch.inf, seen)
             if self.patient:
                 seen = torch.where(systems.frozen(path).cpu(), UNSETTLED, seen)
             found[rows] = torch.where(known, torch.minimum(found[rows], seen), found[rows])
-            rows = rows[found[rows] > 0]
+            rows = rows[(found[rows] > 0) & ~path.grew.cpu()]  # what outgrew a run has no longer one
             if not len(rows):
                 break
         return found
@@ -386,6 +389,8 @@ def _visited(pool: Pool, judge: Judge, tally: Tally, g: Generator, sharpen: bool
         tally.drawn += len(moved)
         raw = torch.cat((raw, moved[judge.feasible(genome, moved) >= 0]))
     score, when = judge.score(genome, raw)
+    if claim.parsed.asymptotic and claim.quantifier != "every start":
+        score = _shaken(judge, genome, raw, score, g)
     tally.add(genome, raw, score)
     order = score.argsort(descending=True)
     doubtful = (score > least(claim)) | (_strict(claim) & (score >= -1e-13))
@@ -396,6 +401,21 @@ def _visited(pool: Pool, judge: Judge, tally: Tally, g: Generator, sharpen: bool
     if pool.symmetric:
         order = _promising(judge, genome, raw).argsort(descending=True)
     pool.elite = raw[order[:ELITE]]
+
+
+def _shaken(judge: Judge, genome: Genome, raw: Tensor, score: Tensor, g: Generator) -> Tensor:
+    """Scores (B,) that a small change of the start leaves: a start on a null set is no counterexample."""
+    rows = (score > least(judge.claim)).nonzero()[:, 0]
+    if not len(rows):
+        return score
+    moved, x = raw[rows], genome.parts["x"].place
+    size = moved[:, x].abs().amax(1, keepdim=True).clamp(min=1e-3)
+    moved[:, x] += NEAR * size * torch.randn(moved[:, x].shape, generator=g, dtype=torch.float64)
+    allowed = judge.feasible(genome, moved) >= 0
+    rows, moved = rows[allowed], moved[allowed]
+    if len(rows):
+        score = score.scatter(0, rows, torch.minimum(score[rows], judge.score(genome, moved)[0]))
+    return score
 
 
 def _promising(judge: Judge, genome: Genome, raw: Tensor) -> Tensor:

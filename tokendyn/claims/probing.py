@@ -28,6 +28,8 @@ COARSE = (1, 2, 4, 10, 100)
 """Denominators to round a suspect to before a proof is tried; coarse rounding keeps symmetries."""
 HORIZON = 200.0
 """Up to where a counterexample in floats is shown, in units of the system's pace."""
+GROWTH = 1e6
+"""And up to which size of tokens, relative to the start."""
 PLAIN = 0.05
 """Of the time, for plain systems."""
 SHARE = 0.25
@@ -209,7 +211,9 @@ class _Prover:
         with torch.no_grad():
             path = systems.path(times_for(self.judge.claim, HORIZON))
             left, right = along(systems, path)
-        last = int(path.last[0])
+        sizes = path.states[0].nan_to_num(torch.inf).norm(dim=-1).amax(-1)
+        shown = sizes <= GROWTH * sizes[0]  # beside larger tokens, differences are lost
+        last = min(int(path.last[0]), int(shown.sum()) - 1) if right is not None else int(path.last[0])
         item = int((left if right is None else (left - right).abs())[0, last].argmax())
         at = list(assignments(systems.claim.parsed.free, suspect.genome.n))[item]
         sides = [f"{left[0, k, item]:.6g} at t = {path.times[0, k]:.4g}" for k in (0, last)]

@@ -12,6 +12,8 @@ STRICT = 1e-7
 """Relative margin by which a condition holds, or a conclusion fails, before floats are believed."""
 FLOOR = 1e-9
 """Relative size below which a quantity counts as having come to its limit."""
+GONE, GONE_POWER = 1e-200, -1e3
+"""What is smaller, from sizes above its root, has vanished exponentially; its power of time stands for −∞."""
 BLUR = 1e-13
 """A change of states, relative to their largest entry, that shows what becomes of errors and rounding."""
 
@@ -275,14 +277,14 @@ def _eventually(course: _Course, relation: str) -> Tensor:
 def _speed(course: _Course, relation: str, clock: Tensor, folds: float, wary: bool) -> Tensor:
     """Of lim log(left)/clock: fitted over the later half of the part that runs resolve, or −inf.
 
-    A measured or claimed change of less than e^folds there tells nothing about a limit, nor does a slope that
-    still drifts, unless it goes to ±∞; if `wary`, unless the miss is more than the drift to come and
-    oscillations may make up.
+    Powers of what has vanished are −∞. A measured or claimed change of less than e^folds there tells nothing
+    about a limit, nor does a slope that still drifts, unless it goes to ±∞; if `wary`, unless the miss is
+    more than the drift to come and oscillations may make up.
     """
     assert course.right is not None
     left = course.left.abs()
     floor = 1e-6 * course.path.states.nan_to_num(0).abs().amax((2, 3))[..., None]
-    alive = ((course.timed | (left > floor)) & (left > 1e-200) & course.path.reached[..., None]).all(2)
+    alive = ((course.timed | (left > floor)) & (left > GONE) & course.path.reached[..., None]).all(2)
     last = alive.long().cumprod(1).sum(1) - 1
     logs = left.nan_to_num(1.0).clamp(min=1e-300).log()
     known, last = last > 8, last.clamp(min=min(8, logs.shape[1] - 1))
@@ -290,6 +292,8 @@ def _speed(course: _Course, relation: str, clock: Tensor, folds: float, wary: bo
         _line(clock, logs, (last * start).long(), (last * end).long())
         for start, end in ((0.5, 0.75), (0.75, 1.0), (0.5, 1.0))
     )
+    gone = ((left < GONE) & course.path.reached[..., None]).any(1) & (left[:, 0] > GONE**0.5) & (not wary)
+    late = torch.where(gone, GONE_POWER, late)
     bound = course.pick(course.right, last)
     miss = {">=": bound - late, ">": bound - late, "<=": late - bound, "<": late - bound}.get(
         relation, (late - bound).abs()
@@ -299,7 +303,7 @@ def _speed(course: _Course, relation: str, clock: Tensor, folds: float, wary: bo
     open_still = wary * (3 * drift + 4 * width / span)
     gap = (miss - open_still) / size.clamp(min=1e-2) - 0.05
     told = (drift < 0.05 * size) | (wary & (gap > 0)) | (not wary and _exponential(early, late))
-    return torch.where(told & (size * span > folds) & known[:, None], gap, -torch.inf)
+    return torch.where(gone | (told & (size * span > folds) & known[:, None]), gap, -torch.inf)
 
 
 def _exponential(early: Tensor, late: Tensor) -> Tensor:
