@@ -4,9 +4,10 @@ A state can move so slowly that it looks fixed for any time a computer has (its 
 e^{−|x|²}); so what stands still counts only if Newton's method finds an equilibrium right beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 
 import torch
 from flint import arb
@@ -44,6 +45,8 @@ WIDEST = 12.0
 """Differences of scores up to which what they leave does not creep: e^(−12) is far above a zero's error."""
 UNSURE = 1e-8
 """The error of states that runs end in, relative to their largest entry."""
+SLOW_STEPS = 30
+"""Newton steps to a singular zero, where each takes off a share of what is left."""
 SHORTER = 0.6
 """The way of what settles, relative to that over a tenth of the time: like t^(-0.22), or faster."""
 MOVES = 1e-4
@@ -187,14 +190,26 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
     stable = bool((violated & _stable(systems, fine, coarse)).any()) or _came_to_zero(fine)
     stable = stable or bool(fine.grew[0] and _freezes(systems).any())
     seen = "resolved" if stable else "seen"
-    if horizon < _horizons(judge)[-1] or fine.grew[0]:
+    between = _horizons(judge)[1:-1]
+    if horizon == _horizons(judge)[0] or fine.grew[0]:
         return seen, bool(fine.grew[0])
-    if judge.claim.parsed.kind == "limit" and "t" in judge.claim.parsed.names():
+    timed = judge.claim.parsed.kind == "limit" and "t" in judge.claim.parsed.names()
+    if horizon in between:
+        lasts = timed or _lasts(judge, suspect, fine) or _open(systems, fine.states[0, -1])
+    elif timed:
         lasts = stable and _moving(systems, fine) and _comes_elsewhere(systems, fine)
     else:
-        lasts = _came_to_zero(fine) or _moving(systems, fine) or _stands(judge, suspect, fine.states[0, -1])
-        lasts = lasts or _settles(systems, fine, violated)
+        earlier = (_runs(systems, one)[0] for one in between)
+        lasts = _settles(systems, fine, violated) or all(
+            _lasts(judge, suspect, path) for path in chain([fine], earlier)
+        )
     return seen if lasts else "", False
+
+
+def _lasts(judge: Judge, suspect: Suspect, path: Path) -> bool:
+    """Whether a run ends in what goes on: exponential decay, motion, or an equilibrium."""
+    systems = judge.systems(suspect.genome, suspect.raw[None])
+    return _came_to_zero(path) or _moving(systems, path) or _stands(judge, suspect, path.states[0, -1])
 
 
 def _resolved(path: Path) -> bool:
@@ -270,7 +285,7 @@ def _settles(systems: Systems, path: Path, violated: Tensor) -> bool:
     """Whether every token comes to rest like a power of time, where a violated item (items,) still differs.
 
     Its way over a decade of time is ever shorter, and no weight of attention is so small that it would move
-    tokens later only. Where they will be is extrapolated.
+    tokens later only. Beside where they will be, extrapolated, there is a state of rest.
     """
     last = int(path.last[0])
     x = path.states[0, [last - back for back in (24, 16, 8, 0)]] if last >= 24 else path.states[0, :0]
@@ -280,13 +295,29 @@ def _settles(systems: Systems, path: Path, violated: Tensor) -> bool:
     if not (ways[1:] < SHORTER * ways[:-1] + 1e-7 * size).all():
         return False
     ratio = (ways[2] / ways[1].clamp(min=1e-300)).clamp(max=SHORTER)[:, None]
-    rest = x[-1] + ratio / (1 - ratio) * (x[-1] - x[-2])
+    rest = _resting(systems, x[-1] + ratio / (1 - ratio) * (x[-1] - x[-2]), 2 * ways[2].max() + 1e-6 * size)
+    if rest is None:
+        return False
     time = path.times[0, last]
     there, now = (
         left if right is None else left - right
         for left, right in (quantities(systems, systems.at(state[None], time)) for state in (rest, x[-1]))
     )
     return bool((violated & (there / now > 0.5)[0]).any())
+
+
+def _resting(systems: Systems, x: Tensor, way: Tensor) -> Tensor | None:
+    """A state of rest that Newton steps lead to from x, if it is no farther; its Jacobian may be singular."""
+    field, at = _field(systems, x, x.new_zeros(x.shape[1], x.shape[1])), x.flatten().clone()
+    for _ in range(SLOW_STEPS):
+        with torch.enable_grad():
+            jacobian = torch.autograd.functional.jacobian(field, at)
+        if not jacobian.isfinite().all():
+            return None
+        at = at - torch.linalg.pinv(jacobian, rtol=1e-10) @ field(at)
+    found = at.unflatten(0, x.shape)
+    near = bool((found - x).norm(dim=-1).max() <= way and field(at).abs().max() <= 1e-13 * x.abs().max())
+    return found if near else None
 
 
 def _decaying_power(judge: Judge, path: Path) -> bool:
@@ -331,18 +362,8 @@ def _equilibrium(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor] | None:
     tell standing from creeping, and only a certificate can; unless there are equilibria that way, a good
     distance off, and no weight of attention is so small that nothing tells them from what creeps.
     """
-    on_sphere = systems.claim.sphere
-
-    def field(flat: Tensor) -> Tensor:
-        state = flat.unflatten(0, x.shape)[None]
-        length = state.norm(dim=-1, keepdim=True)
-        if on_sphere:
-            state = state / length
-        radial = (1 - length) * state if on_sphere else 0.0  # so that radial directions are regular
-        unturned = systems.velocity(state) - state @ turn.mT
-        return (unturned / systems.pace[0] + radial)[0].flatten()
-
     moves, turn = _turns(systems, x)
+    field = _field(systems, x, turn)
     size, free = x.abs().max(), _rank(moves)
 
     def newton(at: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -372,7 +393,23 @@ def _equilibrium(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor] | None:
         ):
             return None
     at = at.unflatten(0, x.shape)
-    return at / at.norm(dim=-1, keepdim=True) if on_sphere else at, jacobian
+    return at / at.norm(dim=-1, keepdim=True) if systems.claim.sphere else at, jacobian
+
+
+def _field(systems: Systems, x: Tensor, turn: Tensor) -> Callable[[Tensor], Tensor]:
+    """The velocity of flat states of x's shape, relative to the pace, seen from axes that turn."""
+    on_sphere = systems.claim.sphere
+
+    def field(flat: Tensor) -> Tensor:
+        state = flat.unflatten(0, x.shape)[None]
+        length = state.norm(dim=-1, keepdim=True)
+        if on_sphere:
+            state = state / length
+        radial = (1 - length) * state if on_sphere else 0.0  # so that radial directions are regular
+        unturned = systems.velocity(state) - state @ turn.mT
+        return (unturned / systems.pace[0] + radial)[0].flatten()
+
+    return field
 
 
 def _open(systems: Systems, x: Tensor) -> bool:
