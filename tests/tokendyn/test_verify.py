@@ -22,6 +22,8 @@ from tokendyn.registry import entries, rows
 from tokendyn.verify import TRUE_STATEMENT, check_statement, trajectories, verify
 
 ROOT = Path(__file__).parents[2]
+SOME = ("L1", "L7", "T2", "T4", "T6b", "T8", "T12", "T14", "T16", "T17", "S1", "S3", "R1", "C1")
+"""Of every kind and subject; `make verify`, which `make test` runs first, checks all."""
 MUTATED = ("T1", "T2", "T3", "T4", "T5", "T17")
 
 
@@ -31,7 +33,7 @@ def _name(value):
 
 @pytest.fixture(scope="module")
 def report():
-    return verify(samples=600, jobs=os.cpu_count() or 1)
+    return verify(SOME, samples=600, jobs=os.cpu_count() or 1)
 
 
 def test_report_matches_its_schema(report):
@@ -39,9 +41,9 @@ def test_report_matches_its_schema(report):
     jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(report, allow_nan=False)))
 
 
-def test_every_statement_holds(report):
+def test_statements_hold(report):
     assert report["verdict"] == "HOLDS"
-    assert [r["id"] for r in report["statements"]] == list(statements())
+    assert [r["id"] for r in report["statements"]] == list(SOME)
     assert all(r["problems"] == [] for r in report["statements"])
 
 
@@ -53,10 +55,9 @@ def test_every_planted_variant_is_caught_and_replays(report):
             assert replay(planted["counterexample"]).fails
 
 
-def test_planted_variants_cover_every_hypothesis_and_inequality(report):
-    for result in report["statements"]:
-        theorem = statement(result["id"])
-        names = " ".join(p["name"] for p in result["planted"])
+def test_planted_variants_cover_every_hypothesis_and_inequality():
+    for theorem in statements().values():
+        names = " ".join(variant.name for variant in theorem.planted)
         assert all(h.key in names for h in theorem.hypotheses)
         assert all(c.name in names for c in theorem.claims if c.relation != "==")
 
@@ -72,7 +73,7 @@ def test_counterexamples_are_minimal():
 
 
 def test_results_repeat_for_a_seed():
-    first, second = (verify(["T4"], samples=300, seed=5) for _ in range(2))
+    first, second = (verify(["L3"], samples=300, seed=5) for _ in range(2))
     assert first == second
 
 
