@@ -521,6 +521,61 @@ def test_starts_that_slowly_part_from_a_null_set(skew, real):
     assert confirmed(judge, suspect) == real
 
 
+LINE = {"define": {"V": "-eye(d)", "W": "eye(d)"}}
+PLANE = {"V": "[[1, 0], [0, 0]]", "W": "[[0, 0], [0, -1]]"}
+HILL = {"W": "beta*eye(d)", "V": "eye(d)"}
+SLOPE = {**LINE, "encoding": "alibi", "where": ["b[1, 2] < 0"]}
+LATE = {
+    "gaps drown in growth": (
+        {"conclude": "abs(x[1][1] - x[2][1]) tends to 0", "define": PLANE, "where": ["x[1][2] < x[2][2]"]},
+        ([[1, 1], [2, 1.5]], {}),
+    ),
+    "gaps shrink slowly beside growth": (
+        {"conclude": "abs(x[1][1] - x[2][1]) tends to 0", "define": PLANE, "where": ["x[1][2] < x[2][2]"]},
+        ([[1, 1], [2, 1.02]], {}),
+    ),
+    "a saddle is left late": (
+        {
+            "conclude": "consensus",
+            "sphere": True,
+            "scalars": {"beta": "> 0"},
+            "vectors": {"v": "any"},
+            "define": HILL,
+            "where": ["inner(v, x[i]) > 0"],
+        },
+        ([[5e-10, 1], [-5e-10, -1]], {"beta": [5**0.5], "v": [1000, 0]}),
+    ),
+    "a small slope works late": (
+        {"conclude": "power of norm(x[1]) <= -1", **SLOPE},
+        ([[1, 0], [-0.5, 0]], {"slope": [0.003]}),
+    ),
+    "a tiny slope works later": (
+        {"conclude": "power of norm(x[1]) <= -1", **SLOPE},
+        ([[1, 0], [-0.5, 0]], {"slope": [1e-5]}),
+    ),
+    "a large power underflows": (
+        {"conclude": "power of norm(x[1])**200 >= -110", **LINE},
+        ([[10, 0], [-5, 0]], {}),
+    ),
+    "an exponential is no power": (
+        {"conclude": "power of norm(x[1]) <= -2000", "causal": True, **LINE},
+        ([[1, 0], [-0.5, 0]], {}),
+    ),
+    "a quantity passes through 0": (
+        {"conclude": "power of max(norm(x[1]) - 1/5, 0) + max(1/10 - norm(x[1]), 0) >= -1", **LINE},
+        ([[1, 0], [-0.5, 0]], {}),
+    ),
+}
+"""True claims, and a start that looks like a counterexample for as long as runs last."""
+
+
+@pytest.mark.parametrize("quantifier", ["every start", "almost every start"])
+@pytest.mark.parametrize("why", LATE)
+def test_true_claims_that_runs_end_too_soon_for(why, quantifier):
+    entries, (tokens, weights) = LATE[why]
+    assert not confirmed(*_judged(make_claim({**entries, "quantifier": quantifier}), 2, 2, tokens, **weights))
+
+
 def test_exact_polygons_are_no_suspects_for_almost_every_start():
     """They stay on the circle for ever, and nothing beside them does."""
     claim = make_claim({**SPHERE, "tokens": 3, "dimension": 2, "define": {"W": "-eye(d)/10"}})

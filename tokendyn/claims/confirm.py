@@ -46,7 +46,11 @@ WIDEST = 12.0
 UNSURE = 1e-8
 """The error of states that runs end in, relative to their largest entry."""
 SLOW_STEPS = 30
-"""Newton steps to a singular zero, where each takes off a share of what is left."""
+"""Newton steps to a singular zero."""
+ZERO_MODE = 1e-7
+"""Growth, in units of the pace, that is none where Newton's steps to a singular zero end."""
+TINY_PARAMETER = 1e-3
+"""Raw numbers of weights below it, perhaps squared, do their work after any run ends, unless they are 0."""
 SHORTER = 0.6
 """The way of what settles, relative to that over a tenth of the time: like t^(-0.22), or faster."""
 MOVES = 1e-4
@@ -60,6 +64,19 @@ def confirmed(judge: Judge, suspect: Suspect) -> bool:
         return False
     if judge.claim.parsed.asymptotic and not judge.systems(suspect.genome, row).one_pace(1e-4)[0]:
         return False
+    if judge.claim.parsed.asymptotic and not (suspect.raw == (plainer := _plainer(suspect))).all():
+        return confirmed(judge, judge.suspect(suspect.genome, plainer)) and _confirmed(judge, suspect)
+    return _confirmed(judge, suspect)
+
+
+def _plainer(suspect: Suspect) -> Tensor:
+    """The row with 0 in place of tiny parameters."""
+    tiny = suspect.raw.abs() < TINY_PARAMETER
+    tiny[suspect.genome.parts["x"].place] = False
+    return torch.where(tiny, 0.0, suspect.raw)
+
+
+def _confirmed(judge: Judge, suspect: Suspect) -> bool:
     if not judge.claim.parsed.asymptotic:
         return suspect.score > STRICT and _again(judge, suspect) and _typical(judge, suspect)
     if judge.claim.parsed.kind == "rate":
@@ -72,6 +89,8 @@ def confirmed(judge: Judge, suspect: Suspect) -> bool:
         resolved = resolved and seen == "resolved"
         if ended:
             break
+    if not resolved and judge.claim.attention == "hardmax":  # neighbours chatter alike
+        return False
     if judge.claim.quantifier == "every start":
         return resolved or _shared(judge, suspect)
     return _shared(judge, suspect) and not _parting(judge, suspect)
@@ -99,17 +118,21 @@ def _horizons(judge: Judge) -> tuple[float, ...]:
     return (60.0, 600.0) if judge.claim.step or judge.claim.attention == "hardmax" else HORIZONS
 
 
-def _stable(systems: Systems, fine: Path, coarse: Path) -> Tensor:
-    """Whether a looser tolerance leaves the quantities (items,), at every sample but the start, to 2 %.
+def _agree(systems: Systems, *paths: Path) -> Tensor:
+    """Whether runs have the same quantities (items,), at every sample but the start, to 2 %."""
+    both = torch.stack([path.reached[0] for path in paths]).all(0)
+    both[0] = False
+    sides = [_quantity(systems, path)[0, both] for path in paths]
+    return torch.stack([((side - sides[0]).abs() <= 0.02 * sides[0].abs()).all(0) for side in sides]).all(0)
+
+
+def _clean(systems: Systems, path: Path) -> Tensor:
+    """Whether small errors leave the quantities (items,) as they are.
 
     What cancels beside large tokens is not resolved, and shows it here. So does what grows from rounding,
     where hypotheses or an invariant set keep it at 0: it goes through sizes that no run agrees about.
     """
-    both = (fine.reached & coarse.reached)[0]
-    both[0] = False
-    unsure = (replace(fine, states=states) for states in blurred(systems, fine.states, UNSURE))
-    sides = [_quantity(systems, path)[0, both] for path in (fine, coarse, *unsure)]
-    return torch.stack([((side - sides[0]).abs() <= 0.02 * sides[0].abs()).all(0) for side in sides]).all(0)
+    return _agree(systems, path, *(replace(path, states=x) for x in blurred(systems, path.states, UNSURE)))
 
 
 def _quantity(systems: Systems, path: Path) -> Tensor:
@@ -168,7 +191,7 @@ def _misses_rate(judge: Judge, suspect: Suspect) -> bool:
             end = end.clamp(max=NEARBY / systems.pace)
         usable = (_resolved(fine) or not fine.grew[0]) and bool(systems.tells_rates_apart(end)[0])
         usable = usable and (_moving(systems, fine) or _stands(judge, suspect, fine.states[0, fine.last[0]]))
-        told = _stable(systems, fine, coarse) & usable
+        told = _clean(systems, fine) & _agree(systems, fine, coarse) & usable
         found.append(torch.where(told, items, -torch.inf))
     scores = [[score for score in item if score > -torch.inf] for item in torch.stack(found, 1).tolist()]
     return any(len(item) > 1 and min(item[-2:]) > 0 for item in scores)
@@ -187,19 +210,24 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
         return "", False
     if judge.patient and systems.frozen(fine)[0]:
         return "", False
-    stable = bool((violated & _stable(systems, fine, coarse)).any()) or _came_to_zero(fine)
-    stable = stable or bool(fine.grew[0] and _freezes(systems).any())
+    clean, freezes = violated & _clean(systems, fine), bool(fine.grew[0] and _freezes(systems).any())
+    if fine.grew[0] and not (clean.any() or freezes):
+        return "", True
+    stable = bool((clean & _agree(systems, fine, coarse)).any()) or _came_to_zero(fine) or freezes
     seen = "resolved" if stable else "seen"
     between = _horizons(judge)[1:-1]
     if horizon == _horizons(judge)[0] or fine.grew[0]:
         return seen, bool(fine.grew[0])
     timed = judge.claim.parsed.kind == "limit" and "t" in judge.claim.parsed.names()
+    if _scaled(systems) and horizon not in between and _slowly(systems, fine.states[0, -1]):
+        return "", False
     if horizon in between:
         lasts = timed or _lasts(judge, suspect, fine) or _open(systems, fine.states[0, -1])
     elif timed:
         lasts = stable and _moving(systems, fine) and _comes_elsewhere(systems, fine)
     else:
-        earlier = (_runs(systems, one)[0] for one in between)
+        times = (times_for(judge.claim, one) for one in between)
+        earlier = (systems.path(one, rtol=1e-9, max_steps=100_000) for one in times)
         lasts = _settles(systems, fine, violated) or all(
             _lasts(judge, suspect, path) for path in chain([fine], earlier)
         )
@@ -266,7 +294,8 @@ def _comes_elsewhere(systems: Systems, path: Path) -> bool:
 def _freezes(systems: Systems) -> Tensor:
     """Whether distances (B, items) of a limit stand still, but not at 0, while tokens grow exponentially.
 
-    They cancel beside tokens that outgrow floats, and are looked at before: from 1e4 to 1e6 times the start.
+    They cancel beside tokens that outgrow floats, and are looked at before: from 1e4 to 1e6 times the start,
+    where all tokens come to attend alike.
     """
     claim = systems.claim
     if claim.parsed.kind != "limit" or claim.step or _scaled(systems):
@@ -276,9 +305,17 @@ def _freezes(systems: Systems) -> Tensor:
     at = [(sizes <= times * sizes[:, :1]).sum(1) - 1 for times in (1e4, 1e5, 1e6)]
     q = _quantity(systems, first).abs()
     early, middle, late = (q[torch.arange(len(q)), k] for k in at)
-    apart = (at[0] > 8) & (at[1] - at[0] > 2) & (at[2] - at[1] > 2) & (at[2] < len(GROWING) - 1)
+    seen = (at[0] > 8) & (at[1] - at[0] > 2) & (at[2] - at[1] > 2) & (at[2] < len(GROWING) - 1)
+    begun, ended = (_unlike(systems, first.states[torch.arange(len(q)), k]) for k in (0 * at[2], at[2]))
+    seen = seen & (begun > 1e-200) & (ended <= 1e-12 * begun)
     still = ((middle - early).abs() < 1e-2 * late) & ((late - middle).abs() < 1e-3 * late)
-    return apart[:, None] & still & (late > 1e-3 * q[:, 0])
+    return seen[:, None] & still & (late > 1e-3 * q[:, 0])
+
+
+def _unlike(systems: Systems, x: Tensor) -> Tensor:
+    """How differently (B,) tokens at x (B, n, d) attend: 0 if all rows of attention are alike."""
+    rows = systems.attention(x.nan_to_num(0))
+    return (rows - rows[..., :1, :]).abs().flatten(1).amax(1)
 
 
 def _settles(systems: Systems, path: Path, violated: Tensor) -> bool:
@@ -295,8 +332,10 @@ def _settles(systems: Systems, path: Path, violated: Tensor) -> bool:
     if not (ways[1:] < SHORTER * ways[:-1] + 1e-7 * size).all():
         return False
     ratio = (ways[2] / ways[1].clamp(min=1e-300)).clamp(max=SHORTER)[:, None]
-    rest = _resting(systems, x[-1] + ratio / (1 - ratio) * (x[-1] - x[-2]), 2 * ways[2].max() + 1e-6 * size)
-    if rest is None:
+    rest, modes = _rest(systems, x[-1] + ratio / (1 - ratio) * (x[-1] - x[-2]))
+    if rest is None or modes.max() > ZERO_MODE or _slow(modes):
+        return False
+    if (rest - x[-1]).norm(dim=-1).max() > 4 * ways[2].max() + 1e-6 * size:
         return False
     time = path.times[0, last]
     there, now = (
@@ -306,18 +345,32 @@ def _settles(systems: Systems, path: Path, violated: Tensor) -> bool:
     return bool((violated & (there / now > 0.5)[0]).any())
 
 
-def _resting(systems: Systems, x: Tensor, way: Tensor) -> Tensor | None:
-    """A state of rest that Newton steps lead to from x, if it is no farther; its Jacobian may be singular."""
+def _rest(systems: Systems, x: Tensor) -> tuple[Tensor | None, Tensor]:
+    """A state of rest (None: there is none) that Newton steps lead to from x, and its modes' growth.
+
+    Its Jacobian may be singular: each step then takes off a share of what is left.
+    """
     field, at = _field(systems, x, x.new_zeros(x.shape[1], x.shape[1])), x.flatten().clone()
+    jacobian = at
     for _ in range(SLOW_STEPS):
         with torch.enable_grad():
             jacobian = torch.autograd.functional.jacobian(field, at)
         if not jacobian.isfinite().all():
-            return None
+            return None, at
         at = at - torch.linalg.pinv(jacobian, rtol=1e-10) @ field(at)
-    found = at.unflatten(0, x.shape)
-    near = bool((found - x).norm(dim=-1).max() <= way and field(at).abs().max() <= 1e-13 * x.abs().max())
-    return found if near else None
+    found = field(at).abs().max() <= 1e-13 * x.abs().max()
+    return (at.unflatten(0, x.shape) if found else None), torch.linalg.eigvals(jacobian).real
+
+
+def _slow(modes: Tensor) -> bool:
+    """Whether a mode takes longer than runs, but is none at rest."""
+    return bool(((modes.abs() > ZERO_MODE) & (modes.abs() < 30 / HORIZONS[-1])).any())
+
+
+def _slowly(systems: Systems, x: Tensor) -> bool:
+    """Whether tokens come to a state with such a mode, in time exponentially, though powers of time show."""
+    rest, modes = _rest(systems, x)
+    return rest is not None and _slow(modes)
 
 
 def _decaying_power(judge: Judge, path: Path) -> bool:
@@ -459,7 +512,7 @@ def _typical(judge: Judge, suspect: Suspect) -> bool:
 
 def _shared(judge: Judge, suspect: Suspect) -> bool:
     """Whether starts near by, of which enough satisfy the hypotheses, violate the conclusion too."""
-    rows = _neighbours(judge, suspect, NEIGHBOURS)
+    rows = _neighbours(judge, suspect)
     if len(rows) < NEIGHBOURS // 4:
         return False
     horizon = NEARBY if judge.claim.parsed.kind == "rate" else 600.0
@@ -468,11 +521,11 @@ def _shared(judge: Judge, suspect: Suspect) -> bool:
     return bool(shown.double().mean() > 0.9)
 
 
-def _neighbours(judge: Judge, suspect: Suspect, count: int) -> Tensor:
+def _neighbours(judge: Judge, suspect: Suspect) -> Tensor:
     """Rows that differ in their start a little; those of them that satisfy the hypotheses."""
     g = Generator().manual_seed(0)
     place = suspect.genome.parts["x"].place
-    rows = suspect.raw.repeat(count, 1)
+    rows = suspect.raw.repeat(NEIGHBOURS, 1)
     size = suspect.raw[place].abs().max().clamp(min=1e-3)
     rows[:, place] += NEAR * size * torch.randn(rows[:, place].shape, generator=g, dtype=torch.float64)
     return rows[judge.feasible(suspect.genome, rows) >= 0]
@@ -491,7 +544,7 @@ def _parting(judge: Judge, suspect: Suspect) -> bool:
     if over or (not _scaled(alone) and _moving(alone, path)):
         return False
     violated = long_run(alone, path)[0] > 0
-    many = judge.systems(genome, _neighbours(judge, suspect, FEW))
+    many = judge.systems(genome, _neighbours(judge, suspect)[:FEW])
     near = many.path(times, max_steps=100_000)
     values = [_quantity(systems, run) for systems, run in ((alone, path), (many, near))]
     apart = _spread(values[1]) / values[0][0].abs()

@@ -262,7 +262,9 @@ class Judge:
             if self.patient:
                 seen = torch.where(systems.frozen(path).cpu(), UNSETTLED, seen)
             found[rows] = torch.where(known, torch.minimum(found[rows], seen), found[rows])
-            rows = rows[(found[rows] > 0) & ~path.grew.cpu()]  # what outgrew a run has no longer one
+            # longer runs sample growth too coarsely
+            over = path.grew.cpu() & (self.claim.parsed.kind == "power")
+            rows = rows[(found[rows] > 0) & ~over]
             if not len(rows):
                 break
         return found

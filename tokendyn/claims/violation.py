@@ -292,9 +292,10 @@ def _speed(course: _Course, relation: str, clock: Tensor, folds: float, wary: bo
         _line(clock, logs, (last * start).long(), (last * end).long())
         for start, end in ((0.5, 0.75), (0.75, 1.0), (0.5, 1.0))
     )
-    gone = ((left < GONE) & course.path.reached[..., None]).any(1) & (left[:, 0] > GONE**0.5) & (not wary)
-    late = torch.where(gone, GONE_POWER, late)
     bound = course.pick(course.right, last)
+    gone = (course.pick(left, course.last) < GONE) & (left[:, 0] > GONE**0.5)
+    gone = gone & _exponential(early, late) & (not wary)
+    late = torch.where(gone, (10 * bound).clamp(max=GONE_POWER), late)
     miss = {">=": bound - late, ">": bound - late, "<=": late - bound, "<": late - bound}.get(
         relation, (late - bound).abs()
     )
