@@ -62,10 +62,12 @@ def confirmed(judge: Judge, suspect: Suspect) -> bool:
     row = suspect.raw[None]
     if judge.feasible(suspect.genome, row)[0] < 0:
         return False
-    if judge.claim.parsed.asymptotic and not judge.systems(suspect.genome, row).one_pace(1e-4)[0]:
-        return False
-    if judge.claim.parsed.asymptotic and not (suspect.raw == (plainer := _plainer(suspect))).all():
-        return confirmed(judge, judge.suspect(suspect.genome, plainer)) and _confirmed(judge, suspect)
+    if judge.claim.parsed.asymptotic:
+        plainer = _plainer(suspect)
+        if not judge.systems(suspect.genome, row).one_pace(1e-4)[0]:
+            return False
+        if (plainer != suspect.raw).any() and not confirmed(judge, judge.suspect(suspect.genome, plainer)):
+            return False
     return _confirmed(judge, suspect)
 
 
@@ -77,6 +79,7 @@ def _plainer(suspect: Suspect) -> Tensor:
 
 
 def _confirmed(judge: Judge, suspect: Suspect) -> bool:
+    """The same for a row within the hypotheses, as it is."""
     if not judge.claim.parsed.asymptotic:
         return suspect.score > STRICT and _again(judge, suspect) and _typical(judge, suspect)
     if judge.claim.parsed.kind == "rate":
@@ -215,23 +218,28 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
         return "", True
     stable = bool((clean & _agree(systems, fine, coarse)).any()) or _came_to_zero(fine) or freezes
     seen = "resolved" if stable else "seen"
-    between = _horizons(judge)[1:-1]
     if horizon == _horizons(judge)[0] or fine.grew[0]:
         return seen, bool(fine.grew[0])
+    return seen if _endures(judge, suspect, horizon, fine, violated, stable) else "", False
+
+
+def _endures(
+    judge: Judge, suspect: Suspect, horizon: float, path: Path, violated: Tensor, stable: bool
+) -> bool:
+    """Whether what a run shows, as far as floats can tell, is not on its way to something else."""
+    systems, between = judge.systems(suspect.genome, suspect.raw[None]), _horizons(judge)[1:-1]
     timed = judge.claim.parsed.kind == "limit" and "t" in judge.claim.parsed.names()
-    if _scaled(systems) and horizon not in between and _slowly(systems, fine.states[0, -1]):
-        return "", False
     if horizon in between:
-        lasts = timed or _lasts(judge, suspect, fine) or _open(systems, fine.states[0, -1])
-    elif timed:
-        lasts = stable and _moving(systems, fine) and _comes_elsewhere(systems, fine)
-    else:
-        times = (times_for(judge.claim, one) for one in between)
-        earlier = (systems.path(one, rtol=1e-9, max_steps=100_000) for one in times)
-        lasts = _settles(systems, fine, violated) or all(
-            _lasts(judge, suspect, path) for path in chain([fine], earlier)
-        )
-    return seen if lasts else "", False
+        return timed or _lasts(judge, suspect, path) or _open(systems, path.states[0, -1])
+    if _scaled(systems) and _slowly(systems, path.states[0, -1]):
+        return False
+    if timed:
+        return stable and _moving(systems, path) and _comes_elsewhere(systems, path)
+    times = (times_for(judge.claim, one) for one in between)
+    earlier = (systems.path(one, rtol=1e-9, max_steps=100_000) for one in times)
+    return _settles(systems, path, violated) or all(
+        _lasts(judge, suspect, run) for run in chain([path], earlier)
+    )
 
 
 def _lasts(judge: Judge, suspect: Suspect, path: Path) -> bool:
