@@ -561,6 +561,10 @@ LATE = {
         {"conclude": "power of norm(x[1]) <= -2000", "causal": True, **LINE},
         ([[1, 0], [-0.5, 0]], {}),
     ),
+    "layers of small tokens": (
+        {"conclude": "X tends to 0", "step": "1", "define": {"V": "-eye(d)/4", "W": "eye(d)/4"}},
+        ([[0, 0], [-2e-6, 0]], {}),
+    ),
     "a quantity passes through 0": (
         {"conclude": "power of max(norm(x[1]) - 1/5, 0) + max(1/10 - norm(x[1]), 0) >= -1", **LINE},
         ([[1, 0], [-0.5, 0]], {}),

@@ -211,7 +211,7 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
     violated = long_run(systems, fine)[0] > 0
     if not violated.any() or not (_resolved(fine) or _decaying_power(judge, fine)):
         return "", False
-    if judge.patient and systems.frozen(fine)[0]:
+    if judge.claim.attention == "softmax" and systems.frozen(fine)[0]:
         return "", False
     clean, freezes = violated & _clean(systems, fine), bool(fine.grew[0] and _freezes(systems).any())
     if fine.grew[0] and not (clean.any() or freezes):
