@@ -557,4 +557,4 @@ def _parting(judge: Judge, suspect: Suspect) -> bool:
     values = [_quantity(systems, run) for systems, run in ((alone, path), (many, near))]
     apart = _spread(values[1]) / values[0][0].abs()
     before, after = apart[int((times <= times[-1] / 10).sum()) - 1], apart[-1]
-    return not (after <= 1.05 * before + UNSURE)[violated].any()  # NaN: a run that ended
+    return not (after <= 1.05 * before + 1e-5)[violated].any()  # what runs err by; NaN: one that ended
