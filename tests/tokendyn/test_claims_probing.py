@@ -506,6 +506,16 @@ def test_gaps_that_freeze_while_tokens_grow_are_confirmed():
         assert confirmed(*_judged(stated, 3, 1, [[-0.53], [-0.4], [-1.43]]))
 
 
+@pytest.mark.parametrize("quantifier", ["every start", "almost every start"])
+@pytest.mark.parametrize(("slow", "real"), [(-0.25, True), (0.002, False)])
+def test_a_token_that_sinks_beside_one_that_stands(slow, real, quantifier):
+    """Hidden by the other's size, the first goes on to 0; or it grows, after all runs, and draws it along."""
+    values = {"V1": "diag(1, -1)", "V2": f"diag(-5/4, 1 + {slow})"}
+    entries = {"define": {"W1": "4*eye(d)", "W2": "eye(d)", **values}, "quantifier": quantifier}
+    claim = make_claim({"conclude": "norm(x[2]) is unbounded", "causal": True, "heads": 2, **entries})
+    assert confirmed(*_judged(claim, 2, 2, [[0, 1e-13], [3, 0]])) == real
+
+
 @pytest.mark.parametrize(("skew", "real"), [(0, False), (1.5, True)])
 def test_starts_that_slowly_part_from_a_null_set(skew, real):
     """Tokens on a line keep t·tr Cov = 1/2; beside it that is so with much skewness only."""
@@ -524,6 +534,7 @@ def test_starts_that_slowly_part_from_a_null_set(skew, real):
 LINE = {"define": {"V": "-eye(d)", "W": "eye(d)"}}
 PLANE = {"V": "[[1, 0], [0, 0]]", "W": "[[0, 0], [0, -1]]"}
 HILL = {"W": "beta*eye(d)", "V": "eye(d)"}
+UPHILL = {"define": {"V": "-eye(d)", "W": "-eye(d)"}}
 SLOPE = {**LINE, "encoding": "alibi", "where": ["b[1, 2] < 0"]}
 LATE = {
     "gaps drown in growth": (
@@ -560,6 +571,10 @@ LATE = {
     "an exponential is no power": (
         {"conclude": "power of norm(x[1]) <= -2000", "causal": True, **LINE},
         ([[1, 0], [-0.5, 0]], {}),
+    ),
+    "a creep of a root of log t has no rate yet": (
+        {"conclude": "rate of max(norm(x[a]) for a in tokens) <= -1/3", "causal": True, **UPHILL},
+        ([[2, 0], [-1, 0]], {}),
     ),
     "layers of small tokens": (
         {"conclude": "X tends to 0", "step": "1", "define": {"V": "-eye(d)/4", "W": "eye(d)/4"}},

@@ -209,14 +209,18 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
     systems = judge.systems(suspect.genome, suspect.raw[None])
     fine, coarse = _runs(systems, horizon)
     violated = long_run(systems, fine)[0] > 0
-    if not violated.any() or not (_resolved(fine) or _decaying_power(judge, fine)):
+    resolved = _resolved(fine) or _decaying_power(judge, fine)
+    if not violated.any() or not (resolved or _sink(systems, fine)):
         return "", False
     if judge.claim.attention == "softmax" and systems.frozen(fine)[0]:
         return "", False
     clean, freezes = violated & _clean(systems, fine), bool(fine.grew[0] and _freezes(systems).any())
     if fine.grew[0] and not (clean.any() or freezes):
         return "", True
-    stable = bool((clean & _agree(systems, fine, coarse)).any()) or _came_to_zero(fine) or freezes
+    agreed = bool((clean & _agree(systems, fine, coarse)).any())
+    if not (resolved or agreed):
+        return "", False
+    stable = agreed or _came_to_zero(fine) or freezes
     seen = "resolved" if stable else "seen"
     if horizon == _horizons(judge)[0] or fine.grew[0]:
         return seen, bool(fine.grew[0])
@@ -253,9 +257,28 @@ def _resolved(path: Path) -> bool:
 
     What is exactly 0 is resolved.
     """
-    size, last = path.states[0].nan_to_num(0).norm(dim=-1), path.last[0]
-    small = size[last][size[last] > 0]
-    return len(small) == 0 or bool(small.min() > 1e-6 * size[last].max())
+    x = path.states[0, path.last[0]].nan_to_num(0)
+    return not (_hidden(x) & (x != 0).any(-1)).any()
+
+
+def _hidden(x: Tensor) -> Tensor:
+    size = x.norm(dim=-1)
+    return size <= 1e-6 * size.max()
+
+
+def _sink(systems: Systems, path: Path) -> bool:
+    """Whether hidden tokens only go on to 0: there they would stay, and come back to it exponentially."""
+    x = path.states[0, path.last[0]]
+    hidden, rows = _hidden(x), _hidden(x).repeat_interleave(x.shape[1])
+    without = x.masked_fill(hidden[:, None], 0.0).flatten()
+    field = _field(systems, x, x.new_zeros(x.shape[1], x.shape[1]))
+    with torch.enable_grad():
+        jacobian = torch.autograd.functional.jacobian(field, without)[rows]
+    if not (x.isfinite().all() and jacobian.isfinite().all()):
+        return False
+    leaves = torch.cat((field(without)[rows], jacobian[:, ~rows].flatten()))
+    growth = _growth(systems, torch.linalg.eigvals(jacobian[:, rows]))
+    return bool(leaves.abs().max() <= 1e-12 * x.abs().max() and growth.max() < -30 / HORIZONS[-1])
 
 
 def _came_to_zero(path: Path) -> bool:
@@ -274,7 +297,9 @@ def _moving(systems: Systems, path: Path) -> bool:
     moves = systems.velocity(x)[0] if rate else _unturned(systems, x[0])
     speed = moves.norm(dim=-1) * (1 if systems.h is None else systems.h[0])
     size, largest_size = x[0].norm(dim=-1), path.states[0].nan_to_num(0).norm(dim=-1).amax()
-    least = 0.003 / path.times[0, -1] if _scaled(systems) else MOVES * systems.pace[0]
+    least = MOVES * systems.pace[0]
+    if _scaled(systems) or rate:  # what creeps like a power of log(t) has no rate yet
+        least = (0.3 if rate else 0.003) / path.times[0, path.last[0]]
     moving = (speed > least * size) | (size < 1e-8 * largest_size)
     if systems.claim.causal:  # the first token sees only itself: where it rests, it does not creep
         moving[0] |= speed[0] <= 1e-12 * systems.pace[0] * size[0]
@@ -408,11 +433,15 @@ def _stands(judge: Judge, suspect: Suspect, x: Tensor) -> bool:
         return False
     at, jacobian = found
     values, slack = torch.linalg.eigvals(jacobian), 1e-11 * torch.linalg.matrix_norm(jacobian, 2)
-    growth = values.real if systems.h is None else (1 + systems.h[0] * values).abs() - 1
-    if growth.max() <= slack:
+    if _growth(systems, values).max() <= slack:
         return True
     row = started_at(suspect.genome, suspect.raw, at)
     return judge.claim.quantifier == "every start" and judge.feasible(suspect.genome, row[None]).item() >= 0
+
+
+def _growth(systems: Systems, values: Tensor) -> Tensor:
+    """Of modes with these eigenvalues: in a unit of time, or a layer."""
+    return values.real if systems.h is None else (1 + systems.h[0] * values).abs() - 1
 
 
 def _equilibrium(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor] | None:

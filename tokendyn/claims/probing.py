@@ -219,6 +219,7 @@ class _Prover:
         sides = [f"{left[0, k, item]:.6g} at t = {path.times[0, k]:.4g}" for k in (0, last)]
         conclusion = systems.claim.parsed
         if right is not None and conclusion.right is not None:
-            sides.append(f"{conclusion.right.text} = {right[0, last, item]:.6g}")
+            text, value = conclusion.right.text, f"{right[0, last, item]:.6g}"
+            sides += [f"{text} = {value}"] if text != value else []  # nobody needs "0 = 0"
         where = [f"{index} = {number}" for index, number in at.items()]
         return f"{conclusion.left.text} = {', '.join([*sides, *where])}"
