@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from theory.errors import InputError
 from tokendyn.claims.claim import Claim, make_claim, read_claim
 from tokendyn.claims.command import find, library
-from tokendyn.claims.confirm import confirmed, confirmed_exactly
+from tokendyn.claims.confirm import confirmed, confirmed_exactly, established
 from tokendyn.claims.dynamics import Systems
 from tokendyn.claims.floats import eigenvalues
 from tokendyn.claims.genome import Genome
@@ -508,12 +508,32 @@ def test_gaps_that_freeze_while_tokens_grow_are_confirmed():
 
 @pytest.mark.parametrize("quantifier", ["every start", "almost every start"])
 @pytest.mark.parametrize(("slow", "real"), [(-0.25, True), (0.002, False)])
-def test_a_token_that_sinks_beside_one_that_stands(slow, real, quantifier):
+def test_a_token_that_vanishes_beside_one_that_stands(slow, real, quantifier):
     """Hidden by the other's size, the first goes on to 0; or it grows, after all runs, and draws it along."""
     values = {"V1": "diag(1, -1)", "V2": f"diag(-5/4, 1 + {slow})"}
     entries = {"define": {"W1": "4*eye(d)", "W2": "eye(d)", **values}, "quantifier": quantifier}
     claim = make_claim({"conclude": "norm(x[2]) is unbounded", "causal": True, "heads": 2, **entries})
-    assert confirmed(*_judged(claim, 2, 2, [[0, 1e-13], [3, 0]])) == real
+    found = established(*_judged(claim, 2, 2, [[0, 1e-13], [3, 0]]))
+    assert bool(found) == real
+    assert not found or found.raw.tolist() == [0, 0, 3, 0]
+
+
+def test_a_hidden_token_may_wake():
+    """Its attention waits for the product of both, which grows; 0 is no start of the claim."""
+    claim = make_claim(
+        {
+            "conclude": "norm(x[2])/norm(x[1]) tends to 100/199",
+            "quantifier": "almost every start",
+            "encoding": "bias",
+            "heads": 2,
+            "define": {"W1": "eye(d)", "V1": "eye(d)", "W2": "-eye(d)", "V2": "-199/100*eye(d)"},
+            "where": [
+                *("b[1, 1] == 0", "b[1, 2] == 0", "b[2, 1] == -1000", "b[2, 2] == 0"),
+                *("x[2][1] >= 9", "x[2][1] <= 11", "x[1][1] - x[2][1] >= 9", "x[1][1] - x[2][1] <= 11"),
+            ],
+        }
+    )
+    assert not established(*_judged(claim, 2, 1, [[20], [10]], b=[[0, 0], [-1000, 0]]))
 
 
 @pytest.mark.parametrize(("skew", "real"), [(0, False), (1.5, True)])
@@ -576,6 +596,14 @@ LATE = {
         {"conclude": "rate of max(norm(x[a]) for a in tokens) <= -1/3", "causal": True, **UPHILL},
         ([[2, 0], [-1, 0]], {}),
     ),
+    "a tiny part outgrows the rest": (
+        {
+            "conclude": "x[1][1]/norm(x[1]) tends to 0",
+            "define": {"V": "diag(1, 11/10)", "W": "0*eye(d)"},
+            "where": ["x[i][2] > 0"],
+        },
+        ([[3, 3e-9], [3, 3e-9]], {}),
+    ),
     "layers of small tokens": (
         {"conclude": "X tends to 0", "step": "1", "define": {"V": "-eye(d)/4", "W": "eye(d)/4"}},
         ([[0, 0], [-2e-6, 0]], {}),
@@ -592,7 +620,9 @@ LATE = {
 @pytest.mark.parametrize("why", LATE)
 def test_true_claims_that_runs_end_too_soon_for(why, quantifier):
     entries, (tokens, weights) = LATE[why]
-    assert not confirmed(*_judged(make_claim({**entries, "quantifier": quantifier}), 2, 2, tokens, **weights))
+    assert not established(
+        *_judged(make_claim({**entries, "quantifier": quantifier}), 2, 2, tokens, **weights)
+    )
 
 
 def test_exact_polygons_are_no_suspects_for_almost_every_start():

@@ -51,10 +51,32 @@ ZERO_MODE = 1e-7
 """Growth, in units of the pace, that is none where Newton's steps to a singular zero end."""
 TINY_PARAMETER = 1e-3
 """Raw numbers of weights below it, perhaps squared, do their work after any run ends, unless they are 0."""
+TINY = 1e-6
+"""Size, beside the largest, of entries of a start that do so too, and of tokens that a tolerance hides."""
 SHORTER = 0.6
 """The way of what settles, relative to that over a tenth of the time: like t^(-0.22), or faster."""
 MOVES = 1e-4
 """Speed, relative to the tokens' size and the system's pace, above which a state is not standing still."""
+
+
+def established(judge: Judge, suspect: Suspect) -> Suspect | None:
+    """The suspect if it is confirmed; or if that is, the same with 0 for tokens that vanish beside others."""
+    if confirmed(judge, suspect):
+        return suspect
+    sunk = _sunk(judge, suspect) if judge.claim.parsed.asymptotic else None
+    return sunk if sunk and sunk.score > 0 and confirmed(judge, sunk) else None
+
+
+@torch.no_grad()
+def _sunk(judge: Judge, suspect: Suspect) -> Suspect | None:
+    """The suspect whose start is 0 where tokens come to be hidden; None if none do."""
+    systems = judge.systems(suspect.genome, suspect.raw[None])
+    path = systems.path(times_for(judge.claim, HORIZONS[1]), max_steps=100_000)
+    start, hidden = systems.x0[0], _hidden(path.states[0, path.last[0]].nan_to_num(0))
+    if not start[hidden].any():
+        return None
+    row = started_at(suspect.genome, suspect.raw, start.masked_fill(hidden[:, None], 0.0))
+    return judge.suspect(suspect.genome, row)
 
 
 def confirmed(judge: Judge, suspect: Suspect) -> bool:
@@ -72,9 +94,11 @@ def confirmed(judge: Judge, suspect: Suspect) -> bool:
 
 
 def _plainer(suspect: Suspect) -> Tensor:
-    """The row with 0 in place of tiny parameters."""
+    """The row with 0 in place of tiny parameters, and of parts of tokens that are tiny beside others."""
+    place = suspect.genome.parts["x"].place
+    start = suspect.raw[place].abs()
     tiny = suspect.raw.abs() < TINY_PARAMETER
-    tiny[suspect.genome.parts["x"].place] = False
+    tiny[place] = start < TINY * start.max()
     return torch.where(tiny, 0.0, suspect.raw)
 
 
@@ -209,18 +233,14 @@ def _survives(judge: Judge, suspect: Suspect, horizon: float) -> tuple[str, bool
     systems = judge.systems(suspect.genome, suspect.raw[None])
     fine, coarse = _runs(systems, horizon)
     violated = long_run(systems, fine)[0] > 0
-    resolved = _resolved(fine) or _decaying_power(judge, fine)
-    if not violated.any() or not (resolved or _sink(systems, fine)):
+    if not violated.any() or not (_resolved(fine) or _decaying_power(judge, fine)):
         return "", False
     if judge.claim.attention == "softmax" and systems.frozen(fine)[0]:
         return "", False
     clean, freezes = violated & _clean(systems, fine), bool(fine.grew[0] and _freezes(systems).any())
     if fine.grew[0] and not (clean.any() or freezes):
         return "", True
-    agreed = bool((clean & _agree(systems, fine, coarse)).any())
-    if not (resolved or agreed):
-        return "", False
-    stable = agreed or _came_to_zero(fine) or freezes
+    stable = bool((clean & _agree(systems, fine, coarse)).any()) or _came_to_zero(fine) or freezes
     seen = "resolved" if stable else "seen"
     if horizon == _horizons(judge)[0] or fine.grew[0]:
         return seen, bool(fine.grew[0])
@@ -263,22 +283,7 @@ def _resolved(path: Path) -> bool:
 
 def _hidden(x: Tensor) -> Tensor:
     size = x.norm(dim=-1)
-    return size <= 1e-6 * size.max()
-
-
-def _sink(systems: Systems, path: Path) -> bool:
-    """Whether hidden tokens only go on to 0: there they would stay, and come back to it exponentially."""
-    x = path.states[0, path.last[0]]
-    hidden, rows = _hidden(x), _hidden(x).repeat_interleave(x.shape[1])
-    without = x.masked_fill(hidden[:, None], 0.0).flatten()
-    field = _field(systems, x, x.new_zeros(x.shape[1], x.shape[1]))
-    with torch.enable_grad():
-        jacobian = torch.autograd.functional.jacobian(field, without)[rows]
-    if not (x.isfinite().all() and jacobian.isfinite().all()):
-        return False
-    leaves = torch.cat((field(without)[rows], jacobian[:, ~rows].flatten()))
-    growth = _growth(systems, torch.linalg.eigvals(jacobian[:, rows]))
-    return bool(leaves.abs().max() <= 1e-12 * x.abs().max() and growth.max() < -30 / HORIZONS[-1])
+    return size <= TINY * size.max()
 
 
 def _came_to_zero(path: Path) -> bool:
@@ -297,9 +302,11 @@ def _moving(systems: Systems, path: Path) -> bool:
     moves = systems.velocity(x)[0] if rate else _unturned(systems, x[0])
     speed = moves.norm(dim=-1) * (1 if systems.h is None else systems.h[0])
     size, largest_size = x[0].norm(dim=-1), path.states[0].nan_to_num(0).norm(dim=-1).amax()
-    least = MOVES * systems.pace[0]
-    if _scaled(systems) or rate:  # what creeps like a power of log(t) has no rate yet
-        least = (0.3 if rate else 0.003) / path.times[0, path.last[0]]
+    least, time = MOVES * systems.pace[0], path.times[0, path.last[0]]
+    if rate:  # what creeps like a power of log(t) has none yet
+        least = 0.3 / time
+    elif _scaled(systems):
+        least = 0.003 / time
     moving = (speed > least * size) | (size < 1e-8 * largest_size)
     if systems.claim.causal:  # the first token sees only itself: where it rests, it does not creep
         moving[0] |= speed[0] <= 1e-12 * systems.pace[0] * size[0]
@@ -433,15 +440,11 @@ def _stands(judge: Judge, suspect: Suspect, x: Tensor) -> bool:
         return False
     at, jacobian = found
     values, slack = torch.linalg.eigvals(jacobian), 1e-11 * torch.linalg.matrix_norm(jacobian, 2)
-    if _growth(systems, values).max() <= slack:
+    growth = values.real if systems.h is None else (1 + systems.h[0] * values).abs() - 1
+    if growth.max() <= slack:
         return True
     row = started_at(suspect.genome, suspect.raw, at)
     return judge.claim.quantifier == "every start" and judge.feasible(suspect.genome, row[None]).item() >= 0
-
-
-def _growth(systems: Systems, values: Tensor) -> Tensor:
-    """Of modes with these eigenvalues: in a unit of time, or a layer."""
-    return values.real if systems.h is None else (1 + systems.h[0] * values).abs() - 1
 
 
 def _equilibrium(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor] | None:

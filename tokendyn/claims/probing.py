@@ -14,7 +14,7 @@ from theory.errors import InputError
 from tokendyn.claims.certify import Certificate, certify
 from tokendyn.claims.check import check
 from tokendyn.claims.claim import Claim
-from tokendyn.claims.confirm import confirmed, confirmed_exactly
+from tokendyn.claims.confirm import confirmed_exactly, established
 from tokendyn.claims.genome import Genome
 from tokendyn.claims.hunt import Judge, Suspect, Tally, fresh, hunt, sizes
 from tokendyn.claims.language import LanguageError, as_input_error, assignments
@@ -105,10 +105,10 @@ def _probe(claim: Claim, seconds: float, seed: int, device: str, progress: Calla
     for suspect in chain(
         plain(near, PLAIN * seconds, seed, tally), hunt(claim, began + 0.85 * seconds, seed, tally, judge)
     ):
-        real = suspect.score > 0 and confirmed(near, suspect)
+        real = established(near, suspect) if suspect.score > 0 else None
         if real:
             progress("found one: making it small, and proving it")
-        found = prover.settled(suspect) if real else prover.proved(suspect)
+        found = prover.settled(real) if real else prover.proved(suspect)
         if not found:
             tally.refused.add(suspect.key)
         if found and (best is None or GRADES.index(found.grade) < GRADES.index(best.grade)):
