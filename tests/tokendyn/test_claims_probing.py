@@ -555,6 +555,11 @@ LINE = {"define": {"V": "-eye(d)", "W": "eye(d)"}}
 PLANE = {"V": "[[1, 0], [0, 0]]", "W": "[[0, 0], [0, -1]]"}
 HILL = {"W": "beta*eye(d)", "V": "eye(d)"}
 UPHILL = {"define": {"V": "-eye(d)", "W": "-eye(d)"}}
+ASLEEP = {
+    "causal": True,
+    "heads": 2,
+    "define": {"W1": "0*eye(d)", "V1": "[[0, -1/2], [1/2, 0]]", "W2": "[[-1, 0], [-1, -1]]", "V2": "-eye(d)"},
+}
 SLOPE = {**LINE, "encoding": "alibi", "where": ["b[1, 2] < 0"]}
 LATE = {
     "gaps drown in growth": (
@@ -607,6 +612,14 @@ LATE = {
     "layers of small tokens": (
         {"conclude": "X tends to 0", "step": "1", "define": {"V": "-eye(d)/4", "W": "eye(d)/4"}},
         ([[0, 0], [-2e-6, 0]], {}),
+    ),
+    "a turn is damped once attention wakes": (
+        {"conclude": "X tends to 0", **ASLEEP},
+        ([[0, 0], [0, -12]], {}),
+    ),
+    "a turn has no rate before": (
+        {"conclude": "rate of norm(x[2]) <= -1/4", **ASLEEP},
+        ([[0, 0], [0, -4]], {}),
     ),
     "a quantity passes through 0": (
         {"conclude": "power of max(norm(x[1]) - 1/5, 0) + max(1/10 - norm(x[1]), 0) >= -1", **LINE},

@@ -41,8 +41,11 @@ SAMPLES = 9
 """Of a run up to a violation."""
 FAR = 0.05
 """How far off to look for more equilibria, relative to the size of tokens."""
-WIDEST = 12.0
-"""Differences of scores up to which what they leave does not creep: e^(−12) is far above a zero's error."""
+WIDEST, DAMPED = 12.0, 4.0
+"""Differences of scores up to which what they leave does not creep: e^(−12) is far above a zero's error.
+
+And up to which damping by the least weight changes sizes within the runs that tell a rate.
+"""
 UNSURE = 1e-8
 """The error of states that runs end in, relative to their largest entry."""
 SLOW_STEPS = 30
@@ -310,7 +313,15 @@ def _moving(systems: Systems, path: Path) -> bool:
     moving = (speed > least * size) | (size < 1e-8 * largest_size)
     if systems.claim.causal:  # the first token sees only itself: where it rests, it does not creep
         moving[0] |= speed[0] <= 1e-12 * systems.pace[0] * size[0]
-    return bool(moving.all()) and (_scaled(systems) or rate or _keeps_going(path))
+    if not moving.all() or (1 / 3 < _growth(path) < 3 and _sleeps(systems, x[0])):
+        return False
+    return _scaled(systems) or rate or _keeps_going(path)
+
+
+def _sleeps(systems: Systems, x: Tensor) -> bool:
+    """Whether a weight of attention is so small that what it damps looks undamped while runs last."""
+    widest = DAMPED if systems.claim.parsed.kind == "rate" else WIDEST
+    return systems.claim.attention == "softmax" and not _open(systems, x, widest)
 
 
 def _scaled(systems: Systems) -> bool:
@@ -423,9 +434,14 @@ def _keeps_going(path: Path) -> bool:
 
     What shrinks slowly may go on to 0; weak damping looks like none for a while.
     """
+    growth = _growth(path)
+    return abs(growth - 1) < 1e-4 or growth > 3
+
+
+def _growth(path: Path) -> float:
+    """Of the tokens' size, over the last half decades of time; NaN if they outgrew the run."""
     size = path.states[0].norm(dim=-1).amax(-1)
-    early, late = size[-13:-6].max(), size[-7:].max()
-    return bool((late / early - 1).abs() < 1e-4 or late > 3 * early)
+    return (size[-7:].max() / size[-13:-6].max()).item()
 
 
 def _stands(judge: Judge, suspect: Suspect, x: Tensor) -> bool:
@@ -505,12 +521,12 @@ def _field(systems: Systems, x: Tensor, turn: Tensor) -> Callable[[Tensor], Tens
     return field
 
 
-def _open(systems: Systems, x: Tensor) -> bool:
+def _open(systems: Systems, x: Tensor, widest: float = WIDEST) -> bool:
     """Whether no token is all but unseen: what its weight moves would be taken for standing."""
     seen = systems.system.scores(x[None])
     visible = systems.system.visible(len(x)).expand(seen.shape)
     lowest, highest = seen.masked_fill(~visible, torch.inf), seen.masked_fill(~visible, -torch.inf)
-    return bool((highest.amax(-1) - lowest.amin(-1)).max() < WIDEST)
+    return bool((highest.amax(-1) - lowest.amin(-1)).max() < widest)
 
 
 def _turns(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor]:
