@@ -617,6 +617,10 @@ LATE = {
         {"conclude": "X tends to 0", **ASLEEP},
         ([[0, 0], [0, -12]], {}),
     ),
+    "such a turn drives another token": (
+        {"conclude": "X tends to 0", **ASLEEP},
+        ([[0, 0], [-12, 0], [0, 0]], {}),
+    ),
     "a turn has no rate before": (
         {"conclude": "rate of norm(x[2]) <= -1/4", **ASLEEP},
         ([[0, 0], [0, -4]], {}),
@@ -634,7 +638,7 @@ LATE = {
 def test_true_claims_that_runs_end_too_soon_for(why, quantifier):
     entries, (tokens, weights) = LATE[why]
     assert not established(
-        *_judged(make_claim({**entries, "quantifier": quantifier}), 2, 2, tokens, **weights)
+        *_judged(make_claim({**entries, "quantifier": quantifier}), len(tokens), 2, tokens, **weights)
     )
 
 

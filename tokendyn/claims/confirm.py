@@ -313,15 +313,19 @@ def _moving(systems: Systems, path: Path) -> bool:
     moving = (speed > least * size) | (size < 1e-8 * largest_size)
     if systems.claim.causal:  # the first token sees only itself: where it rests, it does not creep
         moving[0] |= speed[0] <= 1e-12 * systems.pace[0] * size[0]
-    if not moving.all() or (1 / 3 < _growth(path) < 3 and _sleeps(systems, x[0])):
+    if not moving.all() or _sleeps(systems, path):
         return False
     return _scaled(systems) or rate or _keeps_going(path)
 
 
-def _sleeps(systems: Systems, x: Tensor) -> bool:
-    """Whether a weight of attention is so small that what it damps looks undamped while runs last."""
+def _sleeps(systems: Systems, path: Path) -> bool:
+    """Whether a token keeps its size, and has a weight so small that the damping it does is not seen yet."""
+    if systems.claim.attention != "softmax":
+        return False
+    sizes = path.states[0].norm(dim=-1)
+    each, whole = ((growth > 1 / 3) & (growth < 3) for growth in (_growth(sizes), _growth(sizes.amax(-1))))
     widest = DAMPED if systems.claim.parsed.kind == "rate" else WIDEST
-    return systems.claim.attention == "softmax" and not _open(systems, x, widest)
+    return bool(((each | whole) & (_contrast(systems, path.states[:, path.last[0]]) >= widest)).any())
 
 
 def _scaled(systems: Systems) -> bool:
@@ -434,14 +438,13 @@ def _keeps_going(path: Path) -> bool:
 
     What shrinks slowly may go on to 0; weak damping looks like none for a while.
     """
-    growth = _growth(path)
-    return abs(growth - 1) < 1e-4 or growth > 3
+    growth = _growth(path.states[0].norm(dim=-1).amax(-1))
+    return bool((growth - 1).abs() < 1e-4 or growth > 3)
 
 
-def _growth(path: Path) -> float:
-    """Of the tokens' size, over the last half decades of time; NaN if they outgrew the run."""
-    size = path.states[0].norm(dim=-1).amax(-1)
-    return (size[-7:].max() / size[-13:-6].max()).item()
+def _growth(sizes: Tensor) -> Tensor:
+    """Of sizes (samples, …), over the last half decades of time; NaN if they outgrew the run."""
+    return sizes[-7:].amax(0) / sizes[-13:-6].amax(0)
 
 
 def _stands(judge: Judge, suspect: Suspect, x: Tensor) -> bool:
@@ -521,12 +524,17 @@ def _field(systems: Systems, x: Tensor, turn: Tensor) -> Callable[[Tensor], Tens
     return field
 
 
-def _open(systems: Systems, x: Tensor, widest: float = WIDEST) -> bool:
+def _open(systems: Systems, x: Tensor) -> bool:
     """Whether no token is all but unseen: what its weight moves would be taken for standing."""
-    seen = systems.system.scores(x[None])
-    visible = systems.system.visible(len(x)).expand(seen.shape)
+    return bool(_contrast(systems, x[None]).max() < WIDEST)
+
+
+def _contrast(systems: Systems, x: Tensor) -> Tensor:
+    """The largest difference of scores (n,) that each token of x (1, n, d) has, in any head."""
+    seen = systems.system.scores(x)
+    visible = systems.system.visible(x.shape[1]).expand(seen.shape)
     lowest, highest = seen.masked_fill(~visible, torch.inf), seen.masked_fill(~visible, -torch.inf)
-    return bool((highest.amax(-1) - lowest.amin(-1)).max() < widest)
+    return (highest.amax(-1) - lowest.amin(-1)).flatten(0, -2).amax(0)
 
 
 def _turns(systems: Systems, x: Tensor) -> tuple[Tensor, Tensor]:
