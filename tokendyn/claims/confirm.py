@@ -285,6 +285,7 @@ def _resolved(path: Path) -> bool:
 
 
 def _hidden(x: Tensor) -> Tensor:
+    """Which tokens (n,) of x (n, d) are that small."""
     size = x.norm(dim=-1)
     return size <= TINY * size.max()
 
@@ -319,13 +320,16 @@ def _moving(systems: Systems, path: Path) -> bool:
 
 
 def _sleeps(systems: Systems, path: Path) -> bool:
-    """Whether a token keeps its size, and has a weight so small that the damping it does is not seen yet."""
+    """Whether a weight of attention is so small that the damping it does is not seen yet.
+
+    A weight of a token that keeps its size, or of any while the largest size is kept.
+    """
     if systems.claim.attention != "softmax":
         return False
     sizes = path.states[0].norm(dim=-1)
     each, whole = ((growth > 1 / 3) & (growth < 3) for growth in (_growth(sizes), _growth(sizes.amax(-1))))
     widest = DAMPED if systems.claim.parsed.kind == "rate" else WIDEST
-    return bool(((each | whole) & (_contrast(systems, path.states[:, path.last[0]]) >= widest)).any())
+    return bool(((each | whole) & (_contrast(systems, path.states[0, path.last[0]]) >= widest)).any())
 
 
 def _scaled(systems: Systems) -> bool:
@@ -526,13 +530,13 @@ def _field(systems: Systems, x: Tensor, turn: Tensor) -> Callable[[Tensor], Tens
 
 def _open(systems: Systems, x: Tensor) -> bool:
     """Whether no token is all but unseen: what its weight moves would be taken for standing."""
-    return bool(_contrast(systems, x[None]).max() < WIDEST)
+    return bool(_contrast(systems, x).max() < WIDEST)
 
 
 def _contrast(systems: Systems, x: Tensor) -> Tensor:
-    """The largest difference of scores (n,) that each token of x (1, n, d) has, in any head."""
-    seen = systems.system.scores(x)
-    visible = systems.system.visible(x.shape[1]).expand(seen.shape)
+    """The largest difference of scores (n,) that each token of x (n, d) has, in any head."""
+    seen = systems.system.scores(x[None])
+    visible = systems.system.visible(len(x)).expand(seen.shape)
     lowest, highest = seen.masked_fill(~visible, torch.inf), seen.masked_fill(~visible, -torch.inf)
     return (highest.amax(-1) - lowest.amin(-1)).flatten(0, -2).amax(0)
 
